@@ -1,0 +1,131 @@
+"""From the share that each frame asks for to a whole number of tokens, and from scores and counts to a keep mask.
+
+Ratios live at the door only; inside, a budget is integers. All functions work on tensors of the features' device and
+never synchronise with the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FAINT = 1e-9
+"""Share of the largest demand that a frame which asks for nothing is credited with. It decides nothing as long as
+another frame can still take tokens; after that, the still frames share what is left evenly."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many tokens a video may keep; combines with every method.
+
+    Args:
+        retention: the KEPT share of a video's tokens, in (0, 1]; the total is ``round(retention * T * N)``, at least
+            one, met exactly and shared out in proportion to what the frames ask for. None: the content decides.
+        max_tokens: ceiling on a video's kept tokens. When it binds, the frames' counts shrink in proportion.
+        min_tokens_per_frame: floor on each frame's kept tokens (clipped to the frame's size).
+
+    Raises:
+        ValueError: a value out of range.
+
+    >>> Budget(retention=0.25).total(frames=8, tokens_per_frame=49)
+    98
+    """
+
+    retention: float | None = None
+    max_tokens: int | None = None
+    min_tokens_per_frame: int = 0
+
+    def __post_init__(self) -> None:
+        if self.retention is not None and not 0.0 < self.retention <= 1.0:
+            raise ValueError(f"retention is the kept share and must lie in (0, 1], got {self.retention}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.min_tokens_per_frame < 0:
+            raise ValueError(f"min_tokens_per_frame must not be negative, got {self.min_tokens_per_frame}")
+
+    def total(self, frames: int, tokens_per_frame: int) -> int | None:
+        """The exact number of tokens that a fixed ``retention`` keeps of such a video, or None if adaptive."""
+        if self.retention is None:
+            return None
+        total = max(1, round(self.retention * frames * tokens_per_frame))
+        return total if self.max_tokens is None else min(total, self.max_tokens)
+
+    def counts(self, demand: Tensor, tokens_per_frame: int) -> Tensor:
+        """Kept tokens per frame for frames that ask for the shares ``demand``.
+
+        Args:
+            demand: ``(T,)`` float in [0, 1], the share of its tokens that each frame asks for.
+            tokens_per_frame: N.
+
+        Returns:
+            ``(T,)`` int64 with ``floor <= counts <= N`` and a sum of at least 1; with a fixed ``retention`` the sum is
+            :meth:`total`, with ``max_tokens`` it is at most that.
+
+        Raises:
+            ValueError: the floor asks for more tokens than the total or the ceiling allows.
+        """
+        frames = demand.shape[0]
+        floor = min(self.min_tokens_per_frame, tokens_per_frame)
+        limit = self.total(frames, tokens_per_frame)
+        limit = self.max_tokens if limit is None else limit
+        if limit is not None and floor * frames > limit:
+            raise ValueError(
+                f"min_tokens_per_frame={self.min_tokens_per_frame} asks for {floor * frames} tokens over {frames} "
+                f"frames, but only {limit} may be kept: lower it, or raise retention or max_tokens"
+            )
+        if self.retention is not None:
+            assert limit is not None
+            return share_out(demand, limit, floor, tokens_per_frame)
+        # r_t * N to the nearest integer; halves go up, so that the rule does not depend on even and odd counts
+        asked = (demand.double() * tokens_per_frame + 0.5).floor().long().clamp(floor, tokens_per_frame)
+        counts = _at_least_one(asked, demand)
+        if self.max_tokens is None or self.max_tokens >= frames * tokens_per_frame:
+            return counts
+        capped = share_out(demand, self.max_tokens, floor, tokens_per_frame)
+        return torch.where(counts.sum() > self.max_tokens, capped, counts)
+
+
+def share_out(demand: Tensor, total: int, floor: int, cap: int) -> Tensor:
+    """Water-filling: ``total`` tokens over frames in proportion to ``demand``, each count between floor and cap.
+
+    Finds the level x with sum_t clamp(x * demand_t, floor, cap) = total, then rounds by largest remainder, ties to the
+    lower index. The sum is exact whenever ``floor * T <= total <= cap * T``.
+
+    >>> share_out(torch.tensor([0.1, 0.3, 0.0, 0.6]), total=20, floor=0, cap=9)
+    tensor([ 3,  8,  0,  9])
+    """
+    demand = demand.double()
+    largest = demand.max()
+    demand = torch.where(largest > 0, demand.clamp(min=FAINT * largest), torch.ones_like(demand))
+    # the sum is piecewise linear in x; its corners lie where a frame leaves the floor or reaches the cap
+    corners = torch.cat([floor / demand, cap / demand]).sort().values
+    sums = (corners[:, None] * demand).clamp(floor, cap).sum(dim=1)
+    right = (sums < total).sum().clamp(1, len(corners) - 1)
+    low, high, low_sum, high_sum = corners.take(right - 1), corners.take(right), sums.take(right - 1), sums.take(right)
+    level = low + (high - low) * ((total - low_sum) / (high_sum - low_sum).clamp(min=1e-300)).clamp(0, 1)
+    exact = (level * demand).clamp(floor, cap)
+    counts = exact.floor().long()
+    missing = total - counts.sum()
+    # a frame at its cap cannot take a remainder
+    remainder = (exact - counts).masked_fill(counts >= cap, -1.0)
+    return counts + (rank(remainder) < missing).long()
+
+
+def rank(scores: Tensor) -> Tensor:
+    """Rank of each entry along the last dimension, 0 for the largest; ties go to the lower index."""
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, places)
+
+
+def keep_top(scores: Tensor, counts: Tensor) -> Tensor:
+    """Keep the ``counts[t]`` highest scores of frame t, all frames at once. ``(T, N), (T,) -> (T, N)`` bool."""
+    return rank(scores) < counts[:, None]
+
+
+def _at_least_one(counts: Tensor, demand: Tensor) -> Tensor:
+    """A video keeps at least one token: the frame that asks for most gets it when rounding left nothing."""
+    neediest = torch.arange(len(counts), device=counts.device) == demand.argmax()
+    return torch.where(counts.sum() == 0, neediest.long(), counts)

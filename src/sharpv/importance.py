@@ -1,0 +1,63 @@
+"""The mathematics of Visual SharpV: how much each visual token differs from its surroundings.
+
+Everything here is a pure function of one video's features, shape ``(T, N, D)``: T frames, N visual tokens a frame,
+D channels. Any float dtype comes in, scores go out in float32, the device is the features' own, and nothing
+synchronises with the host.
+
+Source: SharpV, https://arxiv.org/abs/2511.08003, stage 1 (Visual SharpV). Two conventions are ours, where the paper
+is silent: a zero vector stays zero when it is normalised (so it lies 0 from another zero vector and 1 from any other
+vector), and the mean in the spatial term is the mean of the raw tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+DISSIMILARITY_MAX = 2.0
+"""Dissim of two opposite vectors, the upper end of its range."""
+
+
+def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
+    """Dissim(a, b) = || a/|a| - b/|b| ||_2 = sqrt(2 - 2 cos(a, b)), in [0, 2], over the last dimension.
+
+    The paper prefers it to 1 - cos because the square root spreads apart directions that are nearly aligned, which
+    the features of a video are. It is computed as the norm of the difference, so equal inputs give exactly 0.
+
+    >>> dissimilarity(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0]))
+    tensor(1.4142)
+    """
+    return torch.linalg.vector_norm(_unit(a) - _unit(b), dim=-1)
+
+
+def spatial_importance(features: Tensor) -> Tensor:
+    """S_t[i] = Dissim(F_t[i], mean_j F_t[j]): how a token differs from its own frame. ``(T, N, D) -> (T, N)``."""
+    return dissimilarity(features, features.float().mean(dim=1, keepdim=True))
+
+
+def temporal_importance(features: Tensor) -> Tensor:
+    """T_t[i] = Dissim(F_t[i], F_{t-1}[i]): how a token differs from the same place one frame before.
+
+    ``(T, N, D) -> (T - 1, N)``: the first frame has no predecessor, so row 0 of the result belongs to frame 1.
+    """
+    units = _unit(features)
+    return torch.linalg.vector_norm(units[1:] - units[:-1], dim=-1)
+
+
+def importance(spatial: Tensor, temporal: Tensor, weight: float = 1.0) -> Tensor:
+    """I_t = T_t + w * S_t for t >= 2, and I_1 = S_1. ``(T, N), (T - 1, N) -> (T, N)``."""
+    return torch.cat([spatial[:1], temporal + weight * spatial[1:]])
+
+
+def frame_retention(spatial: Tensor, temporal: Tensor) -> Tensor:
+    """r_t = ||T_t||_2 / (2 sqrt(N)) = RMS(T_t) / 2, and r_1 = RMS(S_1) / 2: the share of frame t worth keeping.
+
+    ``(T, N), (T - 1, N) -> (T,)``, in [0, 1]. A moving frame asks for much, a still one for little.
+    """
+    change = torch.cat([spatial[:1], temporal])
+    return change.square().mean(dim=1).sqrt() / DISSIMILARITY_MAX
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return normalize(vectors.float(), dim=-1)

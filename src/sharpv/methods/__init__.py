@@ -1,0 +1,36 @@
+"""Pruning methods, one file each, and their registry of classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Method, Scores, Selection
+from .random import Random
+from .sharpv import SharpV
+from .uniform import Uniform
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (SharpV, Uniform, Random)}
+
+
+def get_method(method: str | Method, **parameters: Any) -> Method:
+    """A method from its name and hyper-parameters; a ready method is returned as it is.
+
+    Raises:
+        ValueError: an unknown name (the known ones are listed).
+        TypeError: neither a name nor a method.
+    """
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known methods: {', '.join(sorted(METHODS))}")
+    return METHODS[method](**parameters)
+
+
+def list_methods() -> list[str]:
+    """Names that :func:`sharpv.apply` accepts, sorted."""
+    return sorted(METHODS)
+
+
+__all__ = ["METHODS", "Method", "Random", "Scores", "Selection", "SharpV", "Uniform", "get_method", "list_methods"]

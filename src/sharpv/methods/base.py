@@ -1,0 +1,113 @@
+"""What a pruning method is: a frozen dataclass that turns one video's features into a keep mask.
+
+Two tiers. A simple method implements :meth:`Method.score` and leaves counting to the budget. A method that needs more
+overrides :meth:`Method.choose`. A method sees features only, never a model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+
+from ..budget import Budget, keep_top
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method thinks of a video.
+
+    Attributes:
+        tokens: ``(T, N)`` float32, higher is more worth keeping; compared within a frame.
+        demand: ``(T,)`` float32 in [0, 1], the share of its tokens that each frame asks for.
+    """
+
+    tokens: Tensor
+    demand: Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of a video: ``keep`` ``(T, N)`` bool, and the :class:`Scores` that led to it."""
+
+    keep: Tensor
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Base of all methods; fields of a subclass are its hyper-parameters, its repr is the experiment's log line."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    adaptive: ClassVar[bool]
+    """Whether the method can decide by itself how much to keep; otherwise a ``retention`` must be given."""
+
+    @abstractmethod
+    def score(self, features: Tensor) -> Scores:
+        """Score ``(T, N, D)`` float32 or half features; must not synchronise with the host."""
+
+    def choose(self, features: Tensor, budget: Budget) -> Selection:
+        """Selection without checks: the ``counts[t]`` best tokens of frame t, in their original order."""
+        scores = self.score(features)
+        counts = budget.counts(scores.demand, features.shape[1])
+        return Selection(keep_top(scores.tokens, counts), scores)
+
+    def select(self, features: Tensor, budget: Budget | None = None) -> Selection:
+        """Choose the tokens of one video that are worth keeping.
+
+        Args:
+            features: ``(T, N, D)`` float tensor, the visual tokens as the language model would read them.
+            budget: how many to keep; the default lets the content decide.
+
+        Returns:
+            A :class:`Selection`; its ``keep`` is ``(T, N)`` bool on the features' device, with at least one True.
+
+        Raises:
+            ValueError: not three dimensions, an empty video, NaN or infinite features (frame and token are named), or
+                no ``retention`` for a method that is not adaptive.
+            TypeError: features that are not floating point.
+
+        >>> SharpV().select(torch.randn(8, 49, 128)).keep.shape
+        torch.Size([8, 49])
+        """
+        budget = budget or Budget()
+        self.check(features, budget)
+        selection = self.choose(features, budget)
+        if not is_finite(features):
+            refuse_non_finite(features)
+        return selection
+
+    def check(self, features: Tensor, budget: Budget) -> None:
+        """Refuse, without looking at values, what no method can prune. Costs no host synchronisation."""
+        if features.ndim != 3:
+            raise ValueError(f"features must be (frames, tokens, channels), got shape {tuple(features.shape)}")
+        if not features.is_floating_point():
+            raise TypeError(f"features must be floating point, got {features.dtype}")
+        if features.numel() == 0:
+            raise ValueError(f"the video is empty: its features have shape {tuple(features.shape)}")
+        self.require_budget(budget)
+
+    def require_budget(self, budget: Budget) -> None:
+        """Refuse a budget that leaves a method which cannot decide by itself without a share to keep."""
+        if not self.adaptive and budget.retention is None:
+            raise ValueError(f"method {self.name!r} keeps a fixed share: pass retention=, for instance retention=0.25")
+
+
+def is_finite(features: Tensor) -> Tensor:
+    """Whether every token has a finite norm in float32, as a bool tensor: reading it is the caller's host sync."""
+    norms = torch.linalg.vector_norm(features, dim=-1, dtype=torch.promote_types(features.dtype, torch.float32))
+    return torch.isfinite(norms.float()).all()
+
+
+def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:
+    """Name the first NaN or infinite entry of ``(T, N, D)`` features in a ValueError."""
+    bad = (~torch.isfinite(features)).nonzero()
+    if len(bad) == 0:
+        raise ValueError(f"the features of {video} are too large to be scored in float32")
+    frame, token, channel = bad[0].tolist()
+    value = features[frame, token, channel].item()
+    raise ValueError(f"{video} has the feature {value} at frame {frame}, token {token}: features must be finite")

@@ -1,0 +1,135 @@
+"""Methods as pure functions of features: corner cases, refusals, and no host synchronisation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sharpv
+from sharpv import Budget, Random, SharpV, Uniform
+from sharpv.methods import METHODS, get_method
+
+ALL = [
+    (SharpV(), None),
+    (SharpV(mode="manual"), None),
+    (Uniform(), 0.3),
+    (Random(), 0.3),
+    (Random(counts_of=SharpV()), None),
+]
+EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
+
+
+def features(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@EVERY
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 9}, {"min_tokens_per_frame": 1}])
+def test_choosing_never_synchronises_with_the_host(method, retention, options):
+    # a meta tensor has no values: reading one raises
+    ghost = torch.empty(8, 16, 32, device="meta")
+    budget = Budget(retention=retention, **options)
+    assert method.choose(ghost, budget).keep.shape == (8, 16)
+
+
+@EVERY
+@pytest.mark.parametrize("shape", [(1, 9, 8), (5, 1, 8), (1, 1, 8), (3, 7, 1), (33, 4, 4)])
+def test_odd_shapes(method, retention, shape):
+    keep = method.select(features(*shape), Budget(retention=retention)).keep
+    assert keep.shape == shape[:2] and keep.dtype == torch.bool and keep.any()
+
+
+@EVERY
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_features_and_zero_vectors(method, retention, value):
+    keep = method.select(torch.full((4, 9, 8), value), Budget(retention=retention)).keep
+    assert keep.any()
+
+
+def test_sharpv_on_a_still_video_keeps_the_first_frame_only():
+    still = features(1, 16, 8).expand(5, -1, -1)
+    counts = SharpV().select(still).keep.sum(dim=1)
+    assert counts[0] > 0 and counts[1:].tolist() == [0, 0, 0, 0]
+
+
+def test_sharpv_on_equal_features_keeps_one_token():
+    assert SharpV().select(torch.ones(4, 9, 8)).keep.nonzero().tolist() == [[0, 0]]
+
+
+def test_sharpv_keeps_more_of_a_moving_frame():
+    video = features(1, 16, 256).repeat(3, 1, 1)
+    video[2, :8] = features(8, 256, seed=1)
+    keep = SharpV().select(video).keep
+    assert keep[1].sum() == 0
+    assert keep[2].sum() > 0 and not keep[2, 8:].any()
+
+
+def test_sharpv_manual_mode_keeps_what_exceeds_the_threshold():
+    video = features(6, 16, 8)
+    method = SharpV(mode="manual", threshold=1.9, weight=0.5)
+    scores = method.score(video)
+    assert torch.equal(method.select(video).keep, scores.tokens > 1.9)
+
+
+def test_uniform_is_even():
+    keep = Uniform().select(features(3, 10, 4), Budget(retention=0.5)).keep
+    assert keep.tolist() == [[False, True] * 5] * 3
+
+
+def test_random_depends_on_its_seed_and_copies_counts():
+    video = features(6, 16, 8)
+    budget = Budget(retention=0.3)
+    first, again, other = (Random(seed=seed).select(video, budget).keep for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    copied = Random(counts_of=SharpV()).select(video).keep
+    assert torch.equal(copied.sum(1), SharpV().select(video).keep.sum(1))
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(method, retention, dtype):
+    video = features(4, 9, 16).to(dtype)
+    budget = Budget(retention=retention)
+    assert torch.equal(method.select(video, budget).keep, method.select(video.float(), budget).keep)
+
+
+@EVERY
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_non_finite_features_are_refused_with_the_place_named(method, retention, value):
+    video = features(4, 9, 8)
+    video[2, 5, 1] = value
+    with pytest.raises(ValueError, match=f"the feature {value} at frame 2, token 5"):
+        method.select(video, Budget(retention=retention))
+
+
+@EVERY
+def test_bad_features_are_refused(method, retention):
+    budget = Budget(retention=retention)
+    with pytest.raises(ValueError, match=r"the video is empty: its features have shape \(0, 9, 8\)"):
+        method.select(torch.empty(0, 9, 8), budget)
+    with pytest.raises(ValueError, match=r"must be \(frames, tokens, channels\), got shape \(9, 8\)"):
+        method.select(torch.ones(9, 8), budget)
+    with pytest.raises(TypeError, match="must be floating point, got torch.int64"):
+        method.select(torch.ones(4, 9, 8, dtype=torch.long), budget)
+
+
+@pytest.mark.parametrize("method", [Uniform(), Random()])
+def test_a_method_that_cannot_decide_needs_a_retention(method):
+    with pytest.raises(ValueError, match="keeps a fixed share: pass retention="):
+        method.select(features(2, 4, 4))
+
+
+def test_registry():
+    assert sharpv.list_methods() == sorted(METHODS) == ["random", "sharpv", "uniform"]
+    assert get_method("sharpv", weight=2.0) == SharpV(weight=2.0)
+    assert repr(SharpV()) == "SharpV(weight=1.0, mode='adaptive', threshold=1.6)"
+    with pytest.raises(ValueError, match="unknown method 'fastv'; known methods: random, sharpv, uniform"):
+        get_method("fastv")
+    with pytest.raises(TypeError, match="must be a name or a Method, got int"):
+        get_method(3)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"mode": "auto"}, "got 'auto'"), ({"weight": -1.0}, "got -1.0")])
+def test_sharpv_refuses_bad_parameters(options, message):
+    with pytest.raises(ValueError, match=message):
+        SharpV(**options)
