@@ -1,0 +1,401 @@
+"""Puts pruning on a model and takes it off again.
+
+``generate`` and ``forward`` of one model instance are covered by callables that hand a shorter prompt to the model's
+own methods; the decoder layers get hooks for the memory stage. No class is touched, nothing happens at import, and
+:meth:`Handle.remove` leaves no trace.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from .budget import Budget
+from .memory import Criterion, MemoryStage, enable_forgetting, get_criterion, new_cache, trace_of
+from .methods import Method, get_method
+from .models import find_family
+from .models.base import RAW_PIXELS
+from .prompt import PrunedPrompt, Settings, has_video, prune, vision_inputs
+from .report import Report, make_report
+
+PROMPT = "_sharpv_prompt"
+PAPER_M = 0.2
+
+
+def apply(
+    model: PreTrainedModel,
+    method: str | Method = "sharpv",
+    *,
+    memory: float | Criterion | None = PAPER_M,
+    retention: float | None = None,
+    max_tokens: int | None = None,
+    min_tokens_per_frame: int = 0,
+    positions: Literal["original", "packed"] = "original",
+) -> Handle:
+    """Prune the videos that this model reads, from now until the handle is removed.
+
+    Args:
+        model: a loaded transformers VideoLLM of a supported family (:func:`sharpv.list_models`).
+        method: a name (:func:`sharpv.list_methods`) or an instance such as ``SharpV(weight=1.0)``.
+        memory: the second stage. A number is the paper's M: a layer whose visual tokens have a mean cosine below M to
+            their own input forgets them after prefill. Paper: 0.2. It can cost answers of several tokens (see
+            :class:`sharpv.Cosine`). None switches it off.
+        retention: the KEPT share of each video's tokens, in (0, 1], met exactly. None: the content decides.
+        max_tokens: ceiling on the kept tokens of each video.
+        min_tokens_per_frame: floor on the kept tokens of each frame.
+        positions: "original": each survivor keeps its position in the full prompt, and the run equals a dense one with
+            the dropped tokens masked. "packed": the shorter prompt is numbered from 0 (on multimodal RoPE all rows
+            alike), as in the paper's pipeline.
+
+    Returns:
+        A :class:`Handle`, which is also a context manager.
+
+    Raises:
+        TypeError: not a generative transformers model, or an argument of the wrong type.
+        ValueError: an unsupported model type, an unknown method, a value out of range, or a model that is already
+            pruned.
+
+    >>> with sharpv.apply(model) as pruning:
+    ...     out = model.generate(**inputs, max_new_tokens=64)
+    >>> print(pruning.report)
+    """
+    settings = _settings(method, memory, retention, max_tokens, min_tokens_per_frame, positions)
+    return Handle(model, settings)
+
+
+def trim(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    method: str | Method = "sharpv",
+    *,
+    retention: float | None = None,
+    max_tokens: int | None = None,
+    min_tokens_per_frame: int = 0,
+    positions: Literal["original", "packed"] = "original",
+) -> dict[str, Any]:
+    """Stage 1 alone, explicitly, nothing patched: a dict for ``model.generate(**trimmed)`` or ``model(**trimmed)``.
+
+    What the model returns then begins with the shorter prompt, ``trimmed["input_ids"]``. Beams and several returned
+    sequences on a batch need :func:`apply` on families that read features as one tensor (LLaVA-OneVision): here they
+    are refused. Inputs without a video come back unchanged.
+
+    Args and errors are those of :func:`apply`.
+
+    >>> trimmed = sharpv.trim(model, inputs, "sharpv", retention=0.25)
+    >>> out = model.generate(**trimmed, max_new_tokens=64)
+    """
+    settings = _settings(method, None, retention, max_tokens, min_tokens_per_frame, positions)
+    family = find_family(model)
+    if not has_video(inputs):
+        return dict(inputs)
+    trimmed, prompt = prune(model, family, settings, inputs)
+    if family.batched_features:
+        video = trimmed["mm_encoder_outputs"]["video"]
+        joined = torch.cat(video.pooler_output)[None]
+        video.pooler_output = _UnexpandableFeatures(joined) if len(prompt.ids) > 1 else joined
+    return trimmed
+
+
+class Handle:
+    """Pruning on one model. Made by :func:`apply`; a context manager that removes itself.
+
+    Attributes:
+        model: the covered model.
+        settings: method, budget, memory criterion and positions.
+        report: the last pruned pass or generation as a :class:`~sharpv.report.Report`; None before the first, and
+            unchanged by prompts without a video.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: Settings) -> None:
+        self.family = find_family(model)
+        if Handle.of(model) is not None:
+            raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
+        self.model = model
+        self.settings = settings
+        self.report: Report | None = None
+        self._hooks: list[RemovableHandle] = []
+        self._covered: dict[str, Any] = {}
+        for name in ("generate", "forward"):
+            # an instance attribute that is already there (accelerate's, say) is put back by remove()
+            self._covered[name] = vars(model).get(name)
+            vars(model)[name] = _Cover(self, name, getattr(model, name))
+        if settings.memory is not None:
+            self._hooks = MemoryStage(settings.memory).attach(self._decoder_layers())
+
+    @staticmethod
+    def of(model: PreTrainedModel) -> Handle | None:
+        """The handle that covers a model, or None; also finds the one that a deepcopy carries."""
+        cover = vars(model).get("generate")
+        return cover.handle if isinstance(cover, _Cover) else None
+
+    def remove(self) -> None:
+        """Give the model back as it was, to the bit and the attribute. Calling it again does nothing."""
+        for hook in self._hooks:
+            hook.remove()
+        for name, before in self._covered.items():
+            if before is None:
+                del vars(self.model)[name]
+            else:
+                vars(self.model)[name] = before
+        self._hooks, self._covered = [], {}
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = "active" if self._covered else "removed"
+        return f"<sharpv {state} on {type(self.model).__name__}: {self.settings.method}>"
+
+    def _decoder_layers(self) -> Any:
+        return self.model.base_model.language_model.layers
+
+    # generate ---------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        original: Callable[..., Any],
+        inputs: Tensor | None = None,
+        generation_config: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """The model's ``generate`` on the shorter prompt; what it returns begins with the full prompt."""
+        if inputs is not None:
+            kwargs["input_ids"] = inputs
+        cache = kwargs.get("past_key_values")
+        before = getattr(cache, PROMPT, None)
+        if before is None and not has_video(kwargs):
+            return original(None, generation_config, *args, **kwargs)
+        option = functools.partial(_option, self.model, generation_config, kwargs)
+        self._refuse_mode(option)
+
+        full = kwargs.get("input_ids")
+        if full is None:
+            raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
+        if before is not None:
+            kwargs, prompt = self._later_turn(before, cache, kwargs), before
+        else:
+            kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
+            if option("use_cache") is not False and option("cache_implementation") in (None, "dynamic"):
+                kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
+
+        # what the caller counts in full prompts is counted in shorter ones here
+        for name in ("max_length", "min_length"):
+            limit = option(name)
+            if limit and option(name.replace("length", "new_tokens")) is None:
+                kwargs[name] = limit - prompt.removed
+        if kwargs.get("streamer") is not None:
+            kwargs["streamer"] = _FullPromptStreamer(kwargs["streamer"], full)
+        out = original(None, generation_config, *args, **kwargs)
+        self._note(prompt, cache)
+
+        shorter = kwargs["input_ids"].shape[1]
+        if isinstance(out, Tensor):
+            return _with_full_prompt(out, full, shorter)
+        out.sequences = _with_full_prompt(out.sequences, full, shorter)
+        return out
+
+    def _refuse_mode(self, option: Callable[[str], Any]) -> None:
+        memory, original = self.settings.memory is not None, self.settings.positions == "original"
+        implementation = option("cache_implementation")
+        if memory and implementation not in (None, "dynamic"):
+            raise ValueError(
+                f"memory needs the dynamic cache, got cache_implementation={implementation!r}: apply with memory=None"
+            )
+        if option("prefill_chunk_size") is not None:
+            if memory:
+                raise ValueError("memory needs the prefill in one piece: apply with memory=None for prefill_chunk_size")
+            if Version(transformers.__version__) < Version("5.23"):
+                raise ValueError(
+                    f"prefill_chunk_size reads videos wrongly in transformers {transformers.__version__}: needs >= 5.23"
+                )
+        if option("use_cache") is False and original and self.family.positions == "1d":
+            raise ValueError(
+                "use_cache=False would take the gaps between original positions for packed sequences: "
+                "keep the cache, or apply with positions='packed'"
+            )
+
+    # forward ----------------------------------------------------------------------------------------------------------
+
+    def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The model's ``forward`` on the shorter prompt: logits have its length, labels are shortened along."""
+        kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
+        cache = kwargs.get("past_key_values")
+        before = getattr(cache, PROMPT, None)
+        prompt = None
+        if before is None and has_video(kwargs):
+            kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
+            wants_cache = kwargs.get("use_cache")
+            if wants_cache is None:
+                wants_cache = getattr(self.model.config.get_text_config(), "use_cache", True)
+            if wants_cache:
+                kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
+        elif before is not None and kwargs.get("position_ids") is None:
+            kwargs = self._continue(before, cache, kwargs)
+        out = original(**self._joined(kwargs))
+        if prompt is not None:
+            self._note(prompt, cache)
+        return out
+
+    def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Video features as this family's forward wants them, from the list that survives beams and ragged batches."""
+        encoded = kwargs.get("mm_encoder_outputs")
+        if not self.family.batched_features or not encoded or encoded.get("video") is None:
+            return kwargs
+        video = encoded["video"]
+        if isinstance(video.pooler_output, Tensor):
+            return kwargs
+        video = copy.copy(video)
+        video.pooler_output = torch.cat(list(video.pooler_output))[None]
+        return {**kwargs, "mm_encoder_outputs": {**encoded, "video": video}}
+
+    # caches and later turns -------------------------------------------------------------------------------------------
+
+    def _prepare_cache(self, cache: Cache | None, prompt: PrunedPrompt) -> Cache:
+        if cache is None:
+            cache = new_cache(self.model.config)
+        elif int(cache.get_seq_length()) > 0:
+            raise ValueError(
+                "a new video in a later turn cannot be pruned into a cache that already holds "
+                f"{int(cache.get_seq_length())} tokens: start with a new cache and the whole conversation"
+            )
+        if self.settings.memory is not None:
+            enable_forgetting(cache, self.model.config, prompt.visual)
+        setattr(cache, PROMPT, prompt)
+        return cache
+
+    def _later_turn(self, prompt: PrunedPrompt, cache: Cache, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Full prompt of a later turn on a pruned cache: shortened with the mask of the first."""
+        ids, length = inputs["input_ids"], prompt.ids.shape[1]
+        if ids.shape[1] < length or not torch.equal(ids[:, :length], prompt.ids):
+            raise ValueError(
+                "this cache holds another pruned prompt: a later turn must begin with the same "
+                f"{length} token ids, in the same batch"
+            )
+        cached = int(cache.get_seq_length()) + prompt.removed
+        placeholders = [getattr(self.model.config, f"{name}_token_id") for name in RAW_PIXELS]
+        fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
+        if fresh or (has_video(inputs) and len(self.family.layouts(self.model, inputs)) != len(prompt.videos)):
+            raise ValueError(
+                "a new image or video in a later turn on a pruned cache is not supported: "
+                "start with a new cache and the whole conversation"
+            )
+        # the pixels of the first turn may be passed again: they are in the cache already
+        seen = vision_inputs(self.model, self.family)
+        later = {name: value for name, value in inputs.items() if name not in seen}
+        for name, value in prompt.inputs.items():
+            if name == "position_ids":
+                later[name] = prompt.positions_after(ids.shape[1] - length)
+            elif inputs.get(name) is not None:
+                later[name] = torch.cat([value, inputs[name][:, length:].to(value.dtype)], dim=1)
+        return later
+
+    def _continue(self, prompt: PrunedPrompt, cache: Cache, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """A later ``forward`` on a pruned cache by a caller who counts in full prompts: positions and mask."""
+        if has_video(kwargs):
+            raise ValueError(
+                "a video was passed together with a cache that already holds a pruned prompt: "
+                "pass only the new tokens, or start with a new cache"
+            )
+        tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        past, new = int(cache.get_seq_length()), tokens.shape[1]
+        shorter = prompt.inputs["input_ids"].shape[1]
+        positions = prompt.positions_after(past + new - shorter)[..., -new:]
+        repeats = len(tokens) // len(prompt.ids)
+        kwargs = {**kwargs, "position_ids": positions.repeat_interleave(repeats, dim=-2)}
+        mask = kwargs.get("attention_mask")
+        kept = prompt.inputs["attention_mask"].repeat_interleave(repeats, dim=0)
+        if mask is None and not bool(kept.all()):
+            mask = tokens.new_ones(len(tokens), past + new + prompt.removed, dtype=torch.long)
+        if mask is not None and mask.ndim == 2 and mask.shape[1] == past + new + prompt.removed:
+            kwargs["attention_mask"] = torch.cat([kept.to(mask.dtype), mask[:, prompt.ids.shape[1] :]], dim=1)
+        return kwargs
+
+    def _note(self, prompt: PrunedPrompt, cache: Any) -> None:
+        dynamic = cache if isinstance(cache, DynamicCache) else None
+        layers = len(self._decoder_layers())
+        self.report = make_report(repr(self.settings.method), prompt, layers, trace_of(cache), dynamic)
+
+
+class _Cover:
+    """Stands in for one method of a model; copies itself with the model, so a deepcopy is pruned on its own."""
+
+    def __init__(self, handle: Handle, name: str, original: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, original)
+        self.handle, self.name, self.original = handle, name, original
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.handle, self.name)(self.original, *args, **kwargs)
+
+
+class _FullPromptStreamer:
+    """Hands a streamer the full prompt where ``generate`` puts the shorter one, first."""
+
+    def __init__(self, streamer: Any, full: Tensor) -> None:
+        self.streamer = streamer
+        self.full: Tensor | None = full
+
+    def put(self, value: Tensor) -> None:
+        if self.full is not None:
+            value, self.full = self.full.cpu(), None
+        self.streamer.put(value)
+
+    def end(self) -> None:
+        self.streamer.end()
+
+
+class _UnexpandableFeatures:
+    """Features of several samples as one tensor, which beams would repeat wrongly: refuses to be taken apart."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    def flatten(self, start: int, end: int) -> Tensor:
+        return self.features.flatten(start, end)
+
+    def __iter__(self) -> Any:
+        raise ValueError(
+            "a trimmed batch cannot be expanded for beams or num_return_sequences on this model: use sharpv.apply"
+        )
+
+
+def _settings(
+    method: str | Method,
+    memory: float | Criterion | None,
+    retention: float | None,
+    max_tokens: int | None,
+    min_tokens_per_frame: int,
+    positions: Literal["original", "packed"],
+) -> Settings:
+    if positions not in ("original", "packed"):
+        raise ValueError(f"positions must be 'original' or 'packed', got {positions!r}")
+    chosen, budget = get_method(method), Budget(retention, max_tokens, min_tokens_per_frame)
+    chosen.require_budget(budget)
+    return Settings(chosen, budget, get_criterion(memory), positions)
+
+
+def _option(model: PreTrainedModel, generation_config: Any, kwargs: Mapping[str, Any], name: str) -> Any:
+    """A generation option from where it was given: the call, the passed config, the model's own config."""
+    for source in (kwargs, vars(generation_config) if generation_config is not None else {}):
+        if source.get(name) is not None:
+            return source[name]
+    return getattr(model.generation_config, name, None)
+
+
+def _with_full_prompt(sequences: Tensor, full: Tensor, shorter: int) -> Tensor:
+    """Replace the shorter prompt at the head of generated sequences by the full one, repeated for beams."""
+    prompt = full.repeat_interleave(len(sequences) // len(full), dim=0).to(sequences.device)
+    return torch.cat([prompt, sequences[:, shorter:]], dim=1)

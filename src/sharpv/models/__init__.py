@@ -1,0 +1,41 @@
+"""Model families, one file each, and how a model finds its own."""
+
+from __future__ import annotations
+
+import inspect
+
+from transformers import PreTrainedModel
+
+from .base import Family, Layout
+from .llava_onevision import LLAVA_ONEVISION
+from .qwen_vl import QWEN2_5_VL, QWEN3_VL
+
+FAMILIES: tuple[Family, ...] = (LLAVA_ONEVISION, QWEN2_5_VL, QWEN3_VL)
+
+
+def find_family(model: PreTrainedModel) -> Family:
+    """The family of a loaded model.
+
+    Raises:
+        TypeError: not a generative transformers model.
+        ValueError: a model type without a family (the known ones are listed), or a transformers too old for it.
+    """
+    if not isinstance(model, PreTrainedModel) or not model.can_generate():
+        raise TypeError(f"expected a transformers model that can generate, got {type(model).__name__}")
+    model_type = model.config.model_type
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            break
+    else:
+        raise ValueError(f"model type {model_type!r} is not supported; supported: {', '.join(list_models())}")
+    if "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
+        raise ValueError(f"{type(model).__name__} takes no mm_encoder_outputs: sharpv needs transformers >= 5.18")
+    return family
+
+
+def list_models() -> list[str]:
+    """Values of ``config.model_type`` that :func:`sharpv.apply` accepts, sorted."""
+    return sorted(model_type for family in FAMILIES for model_type in family.model_types)
+
+
+__all__ = ["FAMILIES", "Family", "Layout", "find_family", "list_models"]

@@ -1,0 +1,31 @@
+"""LLaVA-OneVision: SigLIP, an MLP projector, bilinear 2x2 pooling for video, a Qwen2 language model with 1-D RoPE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .base import Family, Layout
+
+
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+    # pooled by ceil(side / 2), so 27 x 27 patches become 14 x 14 tokens; all videos of a batch have equally many frames
+    vision = model.config.vision_config
+    side = math.ceil(vision.image_size // vision.patch_size / 2)
+    videos, frames = inputs["pixel_values_videos"].shape[:2]
+    # one image_newline closes each video; it is a separator, not a patch
+    return [Layout(frames, side, side, trailing=1)] * videos
+
+
+LLAVA_ONEVISION = Family(
+    name="LLaVA-OneVision",
+    model_types=("llava_onevision",),
+    examples=("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    layouts=_layouts,
+    # its forward calls .flatten(0, 1) on the video features
+    batched_features=True,
+    input_names=("image_sizes_videos",),
+)

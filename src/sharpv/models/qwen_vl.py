@@ -1,0 +1,36 @@
+"""Qwen2.5-VL and Qwen3-VL: a patch-merging tower of native resolution, multimodal RoPE with (t, h, w) positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .base import Family, Layout
+
+
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+    # the grid counts patches before the merger; a frame is one temporal step (two fused pictures)
+    merge = model.config.vision_config.spatial_merge_size
+    return [Layout(t, h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
+
+
+QWEN2_5_VL = Family(
+    name="Qwen2.5-VL",
+    model_types=("qwen2_5_vl",),
+    examples=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    layouts=_layouts,
+    positions="mrope",
+    # seconds per temporal step: scales the time row of the positions
+    input_names=("second_per_grid_ts",),
+)
+
+QWEN3_VL = Family(
+    name="Qwen3-VL",
+    model_types=("qwen3_vl",),
+    examples=("Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"),
+    # timestamps stand as text between the frames and stay; the deepstack rows are pruned with the features
+    layouts=_layouts,
+    positions="mrope",
+)

@@ -1,0 +1,267 @@
+"""The only file that edits a prompt: ids, masks, token types, labels, positions and encoder outputs, together.
+
+A pruned prompt is an ordinary, shorter one. Each surviving token keeps the position it had in the full prompt (or all
+are numbered anew, ``positions="packed"``); a batch whose samples keep different numbers is padded again on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .budget import Budget
+from .memory import Criterion
+from .methods.base import Method, Selection, is_finite, refuse_non_finite
+from .models import Family, Layout
+from .models.base import RAW_PIXELS
+
+PER_TOKEN = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
+"""Inputs with one entry per prompt token besides ids, mask and positions, and what stands at padding."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What :func:`sharpv.apply` was asked for."""
+
+    method: Method
+    budget: Budget
+    memory: Criterion | None
+    positions: Literal["original", "packed"]
+
+
+@dataclass(frozen=True)
+class PrunedVideo:
+    """One video after pruning: its sample in the batch, its layout, kept tokens per frame, the surviving features
+    ``(kept, D)`` and the keep mask ``(T, N)``."""
+
+    sample: int
+    layout: Layout
+    kept_per_frame: list[int]
+    features: Tensor
+    keep: Tensor
+
+
+@dataclass(frozen=True)
+class PrunedPrompt:
+    """A full prompt and what is left of it; travels on the cache so that later turns can be pruned alike.
+
+    Attributes:
+        ids: ``(B, L)`` the full prompt.
+        keep: ``(B, L)`` bool, the columns that survive (padding does not).
+        inputs: the shorter prompt, as keyword arguments of ``forward`` and ``generate``, without the encoder outputs.
+        visual: ``(B, N)`` bool, the surviving patches of videos in the shorter prompt.
+        videos: one entry per video, in prompt order.
+    """
+
+    ids: Tensor
+    keep: Tensor
+    inputs: dict[str, Tensor]
+    visual: Tensor
+    videos: list[PrunedVideo]
+
+    @property
+    def removed(self) -> int:
+        """Columns that the shorter prompt lacks."""
+        return self.ids.shape[1] - self.visual.shape[1]
+
+    def positions_after(self, new: int) -> Tensor:
+        """Positions of the shorter prompt followed by ``new`` tokens of text, ``(..., B, N + new)``."""
+        positions = self.inputs["position_ids"]
+        later = torch.arange(1, new + 1, device=positions.device) + positions[..., -1:]
+        return torch.cat([positions, later], dim=-1)
+
+
+def has_video(inputs: Mapping[str, Any]) -> bool:
+    """Whether these inputs bring the pixels of a video."""
+    return inputs.get(RAW_PIXELS["video"]) is not None
+
+
+def prune(
+    model: PreTrainedModel, family: Family, settings: Settings, inputs: Mapping[str, Any]
+) -> tuple[dict[str, Any], PrunedPrompt]:
+    """Run the vision side, choose what to keep, and write the shorter prompt. One host synchronisation.
+
+    Args:
+        inputs: what the processor made, with ``input_ids`` ``(B, L)`` and ``pixel_values_videos``; anything that is not
+            about the prompt is handed through.
+
+    Returns:
+        Keyword arguments for the model's own ``forward`` or ``generate`` and the :class:`PrunedPrompt`. Video features
+        come as a list with one tensor per video.
+
+    Raises:
+        ValueError: no ``input_ids``, placeholders that do not match the features, features that are not finite.
+    """
+    ids = inputs.get("input_ids")
+    if ids is None:
+        raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
+    encoded = {
+        name: family.encode(model, name, inputs)
+        for name, pixels in RAW_PIXELS.items()
+        if inputs.get(pixels) is not None
+    }
+    choices = [
+        _choose(settings, layout, rows)
+        for layout, rows in zip(family.layouts(model, inputs), encoded["video"].pooler_output, strict=True)
+    ]
+
+    # 1. which columns of the prompt survive
+    mask = inputs.get("attention_mask")
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    placeholder = ids == model.config.video_token_id
+    kept_rows = torch.cat([choice.kept_rows for choice in choices]).to(ids.device)
+    patch_rows = torch.cat([choice.patch_rows for choice in choices]).to(ids.device)
+    keep = real & torch.ones_like(real).masked_scatter(placeholder, kept_rows)
+    patches = torch.zeros_like(real).masked_scatter(placeholder, patch_rows)
+
+    # 2. the one host synchronisation: how much is left, of each sample and of each frame, and whether all is sound
+    counted = [keep.sum(1), placeholder.sum(1), torch.stack([choice.sound for choice in choices])]
+    counted += [choice.selection.keep.sum(1) for choice in choices]
+    host = torch.cat([part.to(ids.device).long() for part in counted]).tolist()
+    ends = accumulate((len(part) for part in counted), initial=0)
+    kept, placeholders, sound, *kept_per_frame = [host[start:end] for start, end in pairwise(ends)]
+    if sum(placeholders) != len(kept_rows):
+        raise ValueError(
+            f"the prompt has {sum(placeholders)} video placeholder tokens, but the videos have {len(kept_rows)} "
+            "features: pass the text and the videos through the processor together"
+        )
+    if not all(sound):
+        index = sound.index(0)
+        refuse_non_finite(choices[index].features, f"video {index}")
+
+    # 3. the shorter prompt
+    positions = _full_positions(model, family, ids, real, inputs)
+    shorter = _gather(model, settings, inputs, keep, positions, width=max(kept))
+    visual = (patches & keep).gather(1, _columns(keep, max(kept)))
+
+    # 4. the shorter encoder outputs
+    samples = _samples(placeholders, [choice.layout for choice in choices])
+    picks = [choice.pick(sum(counts)) for choice, counts in zip(choices, kept_per_frame, strict=True)]
+    _prune_output(encoded["video"], picks)
+    videos = [
+        PrunedVideo(sample, choice.layout, counts, rows[: sum(counts)], choice.selection.keep)
+        for choice, sample, counts, rows in zip(
+            choices, samples, kept_per_frame, encoded["video"].pooler_output, strict=True
+        )
+    ]
+    consumed = {*shorter, *vision_inputs(model, family)}
+    passed = {name: value for name, value in inputs.items() if name not in consumed}
+    return {**passed, **shorter, "mm_encoder_outputs": encoded}, PrunedPrompt(ids, keep, shorter, visual, videos)
+
+
+def vision_inputs(model: PreTrainedModel, family: Family) -> set[str]:
+    """Names of the inputs that only the vision side and the positions read."""
+    names = {*family.input_names, *(f"{modality}_grid_thw" for modality in RAW_PIXELS)}
+    return names.union(*(family.encoder_inputs(model, modality) for modality in RAW_PIXELS))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One video while it is being pruned."""
+
+    layout: Layout
+    features: Tensor
+    selection: Selection
+
+    @property
+    def kept_rows(self) -> Tensor:
+        """``(rows,)`` bool over the encoder's rows; what trails the patches always stays."""
+        keep = self.selection.keep.flatten()
+        return torch.cat([keep, keep.new_ones(self.layout.trailing)])
+
+    @property
+    def patch_rows(self) -> Tensor:
+        """``(rows,)`` bool, the rows that are patches."""
+        return torch.arange(self.layout.patches + self.layout.trailing) < self.layout.patches
+
+    @property
+    def sound(self) -> Tensor:
+        """Whether all features are finite, unread."""
+        return is_finite(self.features)
+
+    def pick(self, kept: int) -> Tensor:
+        """Indices of the rows that stay, in order, given how many patches do."""
+        return self.kept_rows.long().argsort(descending=True, stable=True)[: kept + self.layout.trailing]
+
+
+def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
+    features = layout.split(rows)
+    settings.method.check(features, settings.budget)
+    return _Choice(layout, features, settings.method.choose(features, settings.budget))
+
+
+def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:
+    """The sample of each video: videos fill the samples' placeholders in order."""
+    samples, sample, room = [], -1, 0
+    for layout in layouts:
+        while room <= 0 and sample + 1 < len(placeholders):
+            sample += 1
+            room = placeholders[sample]
+        samples.append(sample)
+        room -= layout.patches + layout.trailing
+    return samples
+
+
+def _columns(keep: Tensor, width: int) -> Tensor:
+    """Columns of the full prompt that make up the shorter one, ``(B, width)``: the kept ones in order, on the right."""
+    return keep.long().argsort(dim=1, stable=True)[:, -width:]
+
+
+def _full_positions(
+    model: PreTrainedModel, family: Family, ids: Tensor, real: Tensor, inputs: Mapping[str, Any]
+) -> Tensor:
+    """Positions of the full prompt: ``(B, L)``, or ``(4, B, L)`` (text, time, height, width) for multimodal RoPE."""
+    given: Tensor | None = inputs.get("position_ids")
+    if given is not None:
+        return given
+    text = (real.long().cumsum(-1) - 1).clamp(min=0)
+    if family.positions == "1d":
+        return text
+    names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+    known = {name: inputs[name] for name in names if inputs.get(name) is not None}
+    if "mm_token_type_ids" not in known:
+        raise ValueError("multimodal RoPE needs mm_token_type_ids: pass on everything that the processor returns")
+    visual, _ = model.base_model.get_rope_index(ids, attention_mask=real.long(), **known)
+    return torch.cat([text[None], visual])
+
+
+def _gather(
+    model: PreTrainedModel, settings: Settings, inputs: Mapping[str, Any], keep: Tensor, positions: Tensor, width: int
+) -> dict[str, Tensor]:
+    """Every per-token input of the shorter prompt."""
+    columns = _columns(keep, width)
+    real = keep.gather(1, columns)
+    text_config = model.config.get_text_config()
+    padding = next((i for i in (text_config.pad_token_id, text_config.eos_token_id) if isinstance(i, int)), 0)
+    # a column that only fills up the row may have been a placeholder, which would ask for a feature
+    shorter = {
+        "input_ids": inputs["input_ids"].gather(1, columns).masked_fill(~real, padding),
+        "attention_mask": real.to(torch.long),
+    }
+    for name, fill in PER_TOKEN.items():
+        if inputs.get(name) is not None:
+            shorter[name] = inputs[name].gather(1, columns).masked_fill(~real, fill)
+    numbered = (real.long().cumsum(-1) - 1).clamp(min=0)
+    if settings.positions == "packed":
+        shorter["position_ids"] = numbered.expand(*positions.shape[:-2], -1, -1)
+        return shorter
+    shorter["position_ids"] = positions.gather(-1, columns.expand(*positions.shape[:-2], -1, -1))
+    if positions.ndim == 3 and len(positions) == 4:
+        # the text row only serves attention masks, which must see one gapless sequence
+        shorter["position_ids"][0] = numbered
+    return shorter
+
+
+def _prune_output(output: Any, picks: list[Tensor]) -> None:
+    """Keep the picked rows of each video's features, and of every deepstack layer's."""
+    output.pooler_output = [rows[pick] for rows, pick in zip(output.pooler_output, picks, strict=True)]
+    if getattr(output, "deepstack_features", None) is not None:
+        output.deepstack_features = [
+            [rows[pick] for rows, pick in zip(layer, picks, strict=True)] for layer in output.deepstack_features
+        ]

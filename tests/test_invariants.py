@@ -1,0 +1,187 @@
+"""The dozen invariants, every method x every model family."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sharpv
+import tiny
+from conftest import build
+from reference import masked_dense_logits, pruned_prompt
+from sharpv import Random, SharpV, Uniform
+from tiny import Clip
+
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sharpv": (SharpV(), {}),
+    "sharpv-manual": (SharpV(mode="manual", threshold=1.0), {}),
+    "sharpv-quarter": (SharpV(), {"retention": 0.25}),
+    "sharpv-floor-ceiling": (SharpV(), {"min_tokens_per_frame": 1, "max_tokens": 11}),
+    "uniform": (Uniform(), {"retention": 0.3}),
+    "random": (Random(seed=1), {"retention": 0.3}),
+    "random-at-sharpv-counts": (Random(seed=1, counts_of=SharpV()), {}),
+}
+PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
+NEW = 4
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*requires_grad.*")
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
+    return METHODS[request.param]
+
+
+def run(model, inputs, method=None, **options) -> tuple[Any, Tensor]:
+    """Greedy generation, pruned or not: the output and its logits (B, NEW, V)."""
+    generate = dict(max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    if method is None:
+        out = model.generate(**inputs, **generate)
+    else:
+        name, budget = method
+        with sharpv.apply(model, name, **{"memory": None, **budget, **options}) as handle:
+            out = model.generate(**inputs, **generate)
+        out.report = handle.report
+    return out, torch.stack(out.logits, dim=1)
+
+
+def test_keep_all_is_bitwise_the_dense_run(model, family, method):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    dense, dense_logits = run(model, inputs)
+    pruned, logits = run(model, inputs, (method[0], {"retention": 1.0}))
+    assert torch.equal(logits, dense_logits)
+    assert torch.equal(pruned.sequences, dense.sequences)
+
+
+def test_pruned_equals_dense_with_the_dropped_tokens_masked(family, attention, method):
+    model = build(family, attention)
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    out, logits = run(model, inputs, method)
+    keep = pruned_prompt(out.past_key_values).keep
+    assert keep.sum() < inputs["attention_mask"].sum()
+    new = out.sequences[:, inputs["input_ids"].shape[1] :]
+    reference = masked_dense_logits(model, inputs, keep, new)
+    torch.testing.assert_close(logits, reference, atol=1e-5, rtol=0)
+    # the test has power: the unpruned run differs by far more
+    unpruned = masked_dense_logits(model, inputs, inputs["attention_mask"].bool(), new)
+    assert (logits - unpruned).abs().max() > 1e-2
+
+
+def test_a_padded_batch_equals_one_by_one(model, family, method):
+    builder = tiny.FAMILIES[family]
+    _, together = run(model, builder.inputs(PROMPTS), method)
+    for row, prompt in enumerate(PROMPTS):
+        _, alone = run(model, builder.inputs([prompt]), method)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+
+
+def test_remove_restores_bitwise(model, family, method):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    _, before_logits = run(model, inputs)  # transformers leaves marks of its own on the first run
+    before = _marks(model)
+    run(model, inputs, method, memory=tiny.HIGH_M)
+    assert _marks(model) == before
+    _, after_logits = run(model, inputs)
+    assert torch.equal(before_logits, after_logits)
+
+
+def _marks(model) -> dict[str, Any]:
+    """Every attribute and hook of every module."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+    return {
+        name: (set(vars(module)), [dict(getattr(module, hook)) for hook in hooks])
+        for name, module in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize("retention", [0.05, 0.25, 0.5, 0.99])
+def test_exact_count_where_a_count_was_asked(model, family, method, retention):
+    inputs = tiny.FAMILIES[family].inputs([[10, Clip(1, frames=5), 12]])
+    out, _ = run(model, inputs, (method[0], {"retention": retention}))
+    assert out.report.kept == max(1, round(retention * 5 * 9))
+
+
+def test_order_is_preserved(model, family, method):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    out, _ = run(model, inputs, method)
+    prompt = pruned_prompt(out.past_key_values)
+    video = model.config.video_token_id
+    for row in range(len(PROMPTS)):
+        full = inputs["input_ids"][row][prompt.keep[row]]
+        assert torch.equal(prompt.inputs["input_ids"][row][prompt.inputs["attention_mask"][row].bool()], full)
+        assert (full == video).sum() >= 1
+    # features of the survivors are the rows that the mask names, in their order
+    features = model.base_model.get_video_features(
+        **{k: inputs[k] for k in ("pixel_values_videos", "video_grid_thw") if k in inputs}, return_dict=True
+    ).pooler_output
+    for pruned, dense in zip(prompt.videos, features):
+        assert torch.equal(pruned.features, dense[: pruned.layout.patches][pruned.keep.flatten()])
+
+
+def test_deterministic(model, family, method):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    (first, first_logits), (second, second_logits) = run(model, inputs, method), run(model, inputs, method)
+    assert torch.equal(first.sequences, second.sequences)
+    assert torch.equal(first_logits, second_logits)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.37, 5.0, 1e3])
+def test_features_scaled_by_a_constant_change_nothing(method, scale):
+    features = torch.randn(6, 16, 32, generator=torch.Generator().manual_seed(5))
+    chosen, budget = method
+    budget = sharpv.Budget(**budget)
+    assert torch.equal(chosen.select(features, budget).keep, chosen.select(features * scale, budget).keep)
+
+
+def test_import_changes_no_global():
+    code = """
+import sys, torch, transformers
+from transformers.models.qwen3_vl import modeling_qwen3_vl
+from transformers import cache_utils, masking_utils
+from transformers.generation import utils
+from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel as OneVision
+watched = [torch.nn.Module, torch.Tensor, transformers.PreTrainedModel, utils.GenerationMixin, utils, OneVision,
+    cache_utils, cache_utils.DynamicCache, cache_utils.DynamicLayer, masking_utils,
+    modeling_qwen3_vl.Qwen3VLForConditionalGeneration]
+def picture():
+    attention = dict(transformers.AttentionInterface._global_mapping)
+    return [dict(vars(thing)) for thing in watched] + [attention, torch.get_num_threads(), torch.get_default_dtype()]
+before = picture()
+import sharpv
+assert picture() == before
+assert "typer" not in sys.modules and "av" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_video_in_the_prompt_changes_nothing(model, family, method):
+    inputs = tiny.FAMILIES[family].inputs([[10, 11, 12, 13], [10, 14]])
+    dense, dense_logits = run(model, inputs)
+    pruned, logits = run(model, inputs, method, memory=tiny.HIGH_M)
+    assert torch.equal(logits, dense_logits) and torch.equal(pruned.sequences, dense.sequences)
+    assert pruned.report is None
+
+
+def test_eager_equals_sdpa(family, method):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    _, eager = run(build(family, "eager"), inputs, method, memory=tiny.HIGH_M)
+    _, sdpa = run(build(family, "sdpa"), inputs, method, memory=tiny.HIGH_M)
+    torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=0)
+
+
+def test_two_videos_are_pruned_independently(model, family, method):
+    builder = tiny.FAMILIES[family]
+    kept = {}
+    for order in ((1, 2), (2, 1), (1, 3)):
+        inputs = builder.inputs([[10, Clip(order[0]), 11, Clip(order[1]), 12]])
+        out, _ = run(model, inputs, method)
+        videos = pruned_prompt(out.past_key_values).videos
+        kept[order] = {seed: video.keep for seed, video in zip(order, videos)}
+    assert torch.equal(kept[1, 2][1], kept[2, 1][1])
+    assert torch.equal(kept[1, 2][2], kept[2, 1][2])
+    assert torch.equal(kept[1, 2][1], kept[1, 3][1])
