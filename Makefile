@@ -1,0 +1,52 @@
+# make demo   set up once, then prune a small video model and show what happened
+# make test   lint, types and tests, as the continuous integration runs them
+# Needs python3 (3.10 or newer) with venv, and make. PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Stamps: each set-up runs once, and again when pyproject.toml changes.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing sharpv into $(VENV) (PyTorch is large: the first time takes some minutes)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the test tools into $(VENV)"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.installed
+	@$(BIN)/sharpv demo
+
+.PHONY: bench
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/pocket_accuracy.py
+	@$(BIN)/python benchmarks/pocket_memory.py
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: test
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+.PHONY: clean
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,120 @@
+"""The second stage on pocket: the degradation curve per layer, and what M does to short and to long answers.
+
+    python benchmarks/pocket_memory.py [--videos 100] [--model DIR]
+
+Unlike pocket_accuracy.py this goes the whole way of a user: processor, ``sharpv.apply``, ``generate``, decoded text,
+exact match. Writes docs/results/pocket_memory.{md,json} and prints the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+
+import sharpv
+from sharpv import Report, pocket
+from sharpv.asking import Answer, answer
+from sharpv.pocket.evaluate import evaluation_set
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+STAGE1 = {"all tokens": {"retention": 1.0}, "SharpV adaptive": {}}
+MEMORY: tuple[float | None, ...] = (None, 0.1, 0.15, 0.2, 0.3)
+
+
+def main(
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 100,
+    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
+    model: Annotated[str | None, typer.Option(help="Another checkpoint of pocket.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    console = Console()
+    network, processor = pocket.load(directory=model)
+    evaluation = evaluation_set(videos, frames)
+    right: dict[tuple[str, float | None], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    reports: dict[tuple[str, float | None], list[Report]] = defaultdict(list)
+    for index in track(range(videos), "asking", console=console, disable=not console.is_terminal):
+        clip = evaluation.video(index)
+        for question in evaluation.questions[index]:
+            content = [{"type": "video"}, {"type": "text", "text": question.prompt}]
+            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            inputs = processor(text=[prompt], videos=[clip], do_sample_frames=False, return_tensors="pt")
+            group = _group(len(processor.tokenizer(question.answer)["input_ids"]))
+            for name, options in STAGE1.items():
+                for memory in MEMORY:
+                    with sharpv.apply(network, memory=memory, **options) as pruning:
+                        said: Answer = answer(network, processor, inputs)
+                    assert pruning.report is not None
+                    right[name, memory][group].append(said.text == question.answer)
+                    reports[name, memory].append(pruning.report)
+    text, facts = page(right, reports, f"{videos} videos of {frames} frames")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "pocket_memory.md").write_text(text)
+    (RESULTS / "pocket_memory.json").write_text(json.dumps(facts, indent=1) + "\n")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _group(tokens: int) -> str:
+    return "1 token" if tokens == 1 else "2 to 9 tokens" if tokens < 10 else "10 tokens and more"
+
+
+def page(right: dict, reports: dict, what: str) -> tuple[str, dict]:
+    """The Markdown page and its figures."""
+    groups = sorted({group for row in right.values() for group in row}, key=lambda group: (len(group), group))
+    counts = {group: len(right["all tokens", None][group]) for group in groups}
+    lines = [
+        "# Pocket: the second stage",
+        "",
+        f"{what}; every question asked through processor, `sharpv.apply` and `generate`, decoded answers matched "
+        f"exactly: {', '.join(f'{count} answers of {group}' for group, count in counts.items())}. Written by "
+        "`python benchmarks/pocket_memory.py`.",
+        "",
+        "## Similarity of the visual tokens' input to layer l with their input to layer 0",
+        "",
+    ]
+    facts: dict = {"counts": counts, "curve": {}, "rows": []}
+    first = next(iter(reports.values()))
+    layers = first[0].layers
+    lines += ["| tokens | " + " | ".join(f"layer {i}" for i in range(layers)) + " |", "| --- |" + " --- |" * layers]
+    for name in STAGE1:
+        curve = np.mean([np.array(report.similarity)[:, 0] for report in reports[name, MEMORY[1]]], axis=0)
+        facts["curve"][name] = curve.tolist()
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in curve) + " |")
+    lines += [
+        "",
+        "## What the paper's rule does to answers",
+        "",
+        "| tokens | M | layers that forget, of "
+        + str(layers)
+        + " | retention over layers | KV bytes of dense | "
+        + " | ".join(groups)
+        + " |",
+        "| --- |" + " --- |" * (4 + len(groups)),
+    ]
+    for (name, memory), row in right.items():
+        mine = reports[name, memory]
+        forgotten = np.mean([sum(flag for (flag,) in report.forgotten) for report in mine]) if memory else 0.0
+        over_layers = np.mean([report.layer_retention for report in mine])
+        stored = np.mean([report.kv_bytes for report in mine]) / np.mean([report.dense_kv_bytes for report in mine])
+        accuracy = {group: float(np.mean(row[group])) for group in groups}
+        facts["rows"].append(
+            {"tokens": name, "memory": memory, "layers": float(forgotten), "layer_retention": float(over_layers),
+             "kv_share": float(stored), "accuracy": accuracy}
+        )  # fmt: skip
+        lines.append(
+            f"| {name} | {'off' if memory is None else memory} | {forgotten:.1f} | kept {100 * over_layers:.1f} % | "
+            f"kept {100 * stored:.1f} % | " + " | ".join(f"{accuracy[group]:.3f}" for group in groups) + " |"
+        )
+    return "\n".join(lines) + "\n", facts
+
+
+if __name__ == "__main__":
+    typer.run(main)
