@@ -13,7 +13,8 @@ import sharpv
 import tiny
 from conftest import build
 from reference import masked_dense_logits, patch_columns, pruned_prompt
-from sharpv.memory import Cosine, ForgettingLayer, LayerView, get_criterion, kv_bytes, trace_of
+from sharpv.criteria import Cosine, LayerView, get_criterion
+from sharpv.memory import ForgettingLayer, kv_bytes, trace_of
 from tiny import Clip
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2, frames=4), 15]]

@@ -10,7 +10,7 @@ An implementation of SharpV (https://arxiv.org/abs/2511.08003) for Hugging Face 
 
 from .apply import Handle, apply, trim
 from .budget import Budget
-from .memory import Cosine
+from .criteria import Cosine
 from .methods import Random, SharpV, Uniform, list_methods
 from .models import list_models
 from .report import Report

@@ -21,14 +21,15 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from .budget import Budget
-from .memory import Criterion, MemoryStage, enable_forgetting, get_criterion, new_cache, trace_of
+from .conversation import later_turn, next_pass, prompt_on, refuse_new_video, remember
+from .covers import Cover, FullPromptStreamer, UnexpandableFeatures, with_full_prompt
+from .criteria import Criterion, get_criterion
+from .memory import MemoryStage, enable_forgetting, new_cache, trace_of
 from .methods import Method, get_method
 from .models import find_family
-from .models.base import RAW_PIXELS
-from .prompt import PrunedPrompt, Settings, has_video, prune, vision_inputs
+from .prompt import PrunedPrompt, Settings, has_video, prune
 from .report import Report, make_report
 
-PROMPT = "_sharpv_prompt"
 PAPER_M = 0.2
 
 
@@ -102,7 +103,7 @@ def trim(
     if family.batched_features:
         video = trimmed["mm_encoder_outputs"]["video"]
         joined = torch.cat(video.pooler_output)[None]
-        video.pooler_output = _UnexpandableFeatures(joined) if len(prompt.ids) > 1 else joined
+        video.pooler_output = UnexpandableFeatures(joined) if len(prompt.ids) > 1 else joined
     return trimmed
 
 
@@ -128,7 +129,7 @@ class Handle:
         for name in ("generate", "forward"):
             # an instance attribute that is already there (accelerate's, say) is put back by remove()
             self._covered[name] = vars(model).get(name)
-            vars(model)[name] = _Cover(self, name, getattr(model, name))
+            vars(model)[name] = Cover(self, name, getattr(model, name))
         if settings.memory is not None:
             self._hooks = MemoryStage(settings.memory).attach(self._decoder_layers())
 
@@ -136,7 +137,7 @@ class Handle:
     def of(model: PreTrainedModel) -> Handle | None:
         """The handle that covers a model, or None; also finds the one that a deepcopy carries."""
         cover = vars(model).get("generate")
-        return cover.handle if isinstance(cover, _Cover) else None
+        return cover.handle if isinstance(cover, Cover) else None
 
     def remove(self) -> None:
         """Give the model back as it was, to the bit and the attribute. Calling it again does nothing."""
@@ -176,7 +177,7 @@ class Handle:
         if inputs is not None:
             kwargs["input_ids"] = inputs
         cache = kwargs.get("past_key_values")
-        before = getattr(cache, PROMPT, None)
+        before = prompt_on(cache)
         if before is None and not has_video(kwargs):
             return original(None, generation_config, *args, **kwargs)
         option = functools.partial(_option, self.model, generation_config, kwargs)
@@ -186,7 +187,7 @@ class Handle:
         if full is None:
             raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
         if before is not None:
-            kwargs, prompt = self._later_turn(before, cache, kwargs), before
+            kwargs, prompt = later_turn(self.model, self.family, before, cache, kwargs), before
         else:
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
             if option("use_cache") is not False and option("cache_implementation") in (None, "dynamic"):
@@ -198,14 +199,14 @@ class Handle:
             if limit and option(name.replace("length", "new_tokens")) is None:
                 kwargs[name] = limit - prompt.removed
         if kwargs.get("streamer") is not None:
-            kwargs["streamer"] = _FullPromptStreamer(kwargs["streamer"], full)
+            kwargs["streamer"] = FullPromptStreamer(kwargs["streamer"], full)
         out = original(None, generation_config, *args, **kwargs)
         self._note(prompt, cache)
 
         shorter = kwargs["input_ids"].shape[1]
         if isinstance(out, Tensor):
-            return _with_full_prompt(out, full, shorter)
-        out.sequences = _with_full_prompt(out.sequences, full, shorter)
+            return with_full_prompt(out, full, shorter)
+        out.sequences = with_full_prompt(out.sequences, full, shorter)
         return out
 
     def _refuse_mode(self, option: Callable[[str], Any]) -> None:
@@ -232,9 +233,10 @@ class Handle:
 
     def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The model's ``forward`` on the shorter prompt: logits have its length, labels are shortened along."""
-        kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
+        if args:
+            kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
         cache = kwargs.get("past_key_values")
-        before = getattr(cache, PROMPT, None)
+        before = prompt_on(cache)
         prompt = None
         if before is None and has_video(kwargs):
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
@@ -244,7 +246,7 @@ class Handle:
             if wants_cache:
                 kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
         elif before is not None and kwargs.get("position_ids") is None:
-            kwargs = self._continue(before, cache, kwargs)
+            kwargs = next_pass(before, cache, kwargs)
         out = original(**self._joined(kwargs))
         if prompt is not None:
             self._note(prompt, cache)
@@ -262,114 +264,19 @@ class Handle:
         video.pooler_output = torch.cat(list(video.pooler_output))[None]
         return {**kwargs, "mm_encoder_outputs": {**encoded, "video": video}}
 
-    # caches and later turns -------------------------------------------------------------------------------------------
-
     def _prepare_cache(self, cache: Cache | None, prompt: PrunedPrompt) -> Cache:
         if cache is None:
             cache = new_cache(self.model.config)
-        elif int(cache.get_seq_length()) > 0:
-            raise ValueError(
-                "a new video in a later turn cannot be pruned into a cache that already holds "
-                f"{int(cache.get_seq_length())} tokens: start with a new cache and the whole conversation"
-            )
+        refuse_new_video(cache)
         if self.settings.memory is not None:
             enable_forgetting(cache, self.model.config, prompt.visual)
-        setattr(cache, PROMPT, prompt)
+        remember(cache, prompt)
         return cache
-
-    def _later_turn(self, prompt: PrunedPrompt, cache: Cache, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Full prompt of a later turn on a pruned cache: shortened with the mask of the first."""
-        ids, length = inputs["input_ids"], prompt.ids.shape[1]
-        if ids.shape[1] < length or not torch.equal(ids[:, :length], prompt.ids):
-            raise ValueError(
-                "this cache holds another pruned prompt: a later turn must begin with the same "
-                f"{length} token ids, in the same batch"
-            )
-        cached = int(cache.get_seq_length()) + prompt.removed
-        placeholders = [getattr(self.model.config, f"{name}_token_id") for name in RAW_PIXELS]
-        fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
-        if fresh or (has_video(inputs) and len(self.family.layouts(self.model, inputs)) != len(prompt.videos)):
-            raise ValueError(
-                "a new image or video in a later turn on a pruned cache is not supported: "
-                "start with a new cache and the whole conversation"
-            )
-        # the pixels of the first turn may be passed again: they are in the cache already
-        seen = vision_inputs(self.model, self.family)
-        later = {name: value for name, value in inputs.items() if name not in seen}
-        for name, value in prompt.inputs.items():
-            if name == "position_ids":
-                later[name] = prompt.positions_after(ids.shape[1] - length)
-            elif inputs.get(name) is not None:
-                later[name] = torch.cat([value, inputs[name][:, length:].to(value.dtype)], dim=1)
-        return later
-
-    def _continue(self, prompt: PrunedPrompt, cache: Cache, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A later ``forward`` on a pruned cache by a caller who counts in full prompts: positions and mask."""
-        if has_video(kwargs):
-            raise ValueError(
-                "a video was passed together with a cache that already holds a pruned prompt: "
-                "pass only the new tokens, or start with a new cache"
-            )
-        tokens = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        past, new = int(cache.get_seq_length()), tokens.shape[1]
-        shorter = prompt.inputs["input_ids"].shape[1]
-        positions = prompt.positions_after(past + new - shorter)[..., -new:]
-        repeats = len(tokens) // len(prompt.ids)
-        kwargs = {**kwargs, "position_ids": positions.repeat_interleave(repeats, dim=-2)}
-        mask = kwargs.get("attention_mask")
-        kept = prompt.inputs["attention_mask"].repeat_interleave(repeats, dim=0)
-        if mask is None and not bool(kept.all()):
-            mask = tokens.new_ones(len(tokens), past + new + prompt.removed, dtype=torch.long)
-        if mask is not None and mask.ndim == 2 and mask.shape[1] == past + new + prompt.removed:
-            kwargs["attention_mask"] = torch.cat([kept.to(mask.dtype), mask[:, prompt.ids.shape[1] :]], dim=1)
-        return kwargs
 
     def _note(self, prompt: PrunedPrompt, cache: Any) -> None:
         dynamic = cache if isinstance(cache, DynamicCache) else None
         layers = len(self._decoder_layers())
         self.report = make_report(repr(self.settings.method), prompt, layers, trace_of(cache), dynamic)
-
-
-class _Cover:
-    """Stands in for one method of a model; copies itself with the model, so a deepcopy is pruned on its own."""
-
-    def __init__(self, handle: Handle, name: str, original: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, original)
-        self.handle, self.name, self.original = handle, name, original
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.handle, self.name)(self.original, *args, **kwargs)
-
-
-class _FullPromptStreamer:
-    """Hands a streamer the full prompt where ``generate`` puts the shorter one, first."""
-
-    def __init__(self, streamer: Any, full: Tensor) -> None:
-        self.streamer = streamer
-        self.full: Tensor | None = full
-
-    def put(self, value: Tensor) -> None:
-        if self.full is not None:
-            value, self.full = self.full.cpu(), None
-        self.streamer.put(value)
-
-    def end(self) -> None:
-        self.streamer.end()
-
-
-class _UnexpandableFeatures:
-    """Features of several samples as one tensor, which beams would repeat wrongly: refuses to be taken apart."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
-
-    def flatten(self, start: int, end: int) -> Tensor:
-        return self.features.flatten(start, end)
-
-    def __iter__(self) -> Any:
-        raise ValueError(
-            "a trimmed batch cannot be expanded for beams or num_return_sequences on this model: use sharpv.apply"
-        )
 
 
 def _settings(
@@ -393,9 +300,3 @@ def _option(model: PreTrainedModel, generation_config: Any, kwargs: Mapping[str,
         if source.get(name) is not None:
             return source[name]
     return getattr(model.generation_config, name, None)
-
-
-def _with_full_prompt(sequences: Tensor, full: Tensor, shorter: int) -> Tensor:
-    """Replace the shorter prompt at the head of generated sequences by the full one, repeated for beams."""
-    prompt = full.repeat_interleave(len(sequences) // len(full), dim=0).to(sequences.device)
-    return torch.cat([prompt, sequences[:, shorter:]], dim=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .budget import Budget
-from .memory import Criterion
+from .criteria import Criterion
 from .methods.base import Method, Selection, is_finite, refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS

@@ -1,0 +1,85 @@
+"""A question about a clip, put to a model: what the command line and the benchmarks share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from . import pocket
+from .budget import Budget
+from .criteria import get_criterion
+from .methods import get_method
+from .models import list_models
+from .video import Clip
+
+POCKET = "pocket"
+"""Name of the embedded model wherever a model is named."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said: the text, its length in tokens, and the wall time of ``generate`` in seconds."""
+
+    text: str
+    tokens: int
+    seconds: float
+
+
+def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model and its processor: ``"pocket"``, a local directory, or a hub id of a supported family.
+
+    Raises:
+        ValueError: a family that is not supported (checked before weights are fetched), a device or dtype that is not
+            there, a checkpoint that cannot be read.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not available") from error
+    if dtype not in ("auto", "float32", "float16", "bfloat16"):
+        raise ValueError(f"dtype must be auto, float32, float16 or bfloat16, got {dtype!r}")
+    if model == POCKET:
+        return pocket.load(device, None if dtype == "auto" else getattr(torch, dtype))
+    try:
+        model_type = AutoConfig.from_pretrained(model).model_type
+        if model_type not in list_models():
+            raise ValueError(f"model type {model_type!r} is not supported; supported: {', '.join(list_models())}")
+        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        processor = AutoProcessor.from_pretrained(model)
+    except OSError as error:
+        raise ValueError(f"cannot load the model {str(model)!r}: {str(error).splitlines()[0]}") from error
+    return loaded.to(device).eval(), processor
+
+
+def check(method: str, *, memory: float | None, retention: float | None, max_tokens: int | None) -> None:
+    """Refuse what :func:`sharpv.apply` would refuse, before a model is loaded."""
+    get_method(method).require_budget(Budget(retention, max_tokens))
+    get_criterion(memory)
+
+
+def encode(processor: ProcessorMixin, clip: Clip, question: str) -> Any:
+    """The processor's inputs for one question about one clip; the clip's frames are used as they are."""
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(
+        text=[prompt],
+        videos=[clip.frames],
+        video_metadata=[clip.metadata()],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+
+
+def answer(model: PreTrainedModel, processor: ProcessorMixin, inputs: Any, max_new_tokens: int = 128) -> Answer:
+    """Generate greedily, pruned if the model is."""
+    inputs = inputs.to(model.device, model.dtype)
+    start = time.perf_counter()
+    out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    new = out[0, inputs["input_ids"].shape[1] :].tolist()  # reading the tokens waits for the device
+    seconds = time.perf_counter() - start
+    return Answer(processor.decode(new, skip_special_tokens=True).strip(), len(new), seconds)

@@ -1,0 +1,151 @@
+"""The command line: thin, on top of :mod:`sharpv.ask` and the door."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+out, err = Console(), Console(stderr=True)
+
+DEFAULT_FRAMES = 8
+MEMORY_HELP = (
+    "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: "
+    "M = 0.2 was measured to lose answers of several tokens (docs/results/pocket.md)."
+)
+
+
+def fail(message: object) -> NoReturn:
+    """One sentence on stderr, exit code 2."""
+    err.print(f"[bold red]error:[/] {escape(' '.join(str(message).split()))}", soft_wrap=True)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on a terminal, nothing elsewhere; wrong input ends in :func:`fail`."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        with err.status(text) if err.is_terminal else _quiet():
+            yield
+    except (ValueError, TypeError, OSError) as error:
+        fail(error)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    yield
+
+
+@app.command()
+def demo(
+    clip: Annotated[str, typer.Option(help="Sample clip: mover, cut or static.")] = "mover",
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """The embedded model on a sample clip: dense and SharpV side by side."""
+    from . import demo as demonstration
+
+    with working("asking pocket, dense and pruned"):
+        result = demonstration.run(clip)
+    if json_output:
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        demonstration.show(result, out)
+
+
+@app.command()
+def ask(
+    video: Annotated[Path, typer.Argument(help="Any clip that FFmpeg reads.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    model: Annotated[str, typer.Option(help="'pocket', a local directory or a hub id.")] = "pocket",
+    method: Annotated[str, typer.Option(help="See 'sharpv methods'.")] = "sharpv",
+    retention: Annotated[float | None, typer.Option(help="Kept share in (0, 1]; else the content decides.")] = None,
+    memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "off",
+    max_tokens: Annotated[int | None, typer.Option(help="Ceiling on kept visual tokens.")] = None,
+    frames: Annotated[int | None, typer.Option(help=f"Frames to sample ({DEFAULT_FRAMES} unless --fps).")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead of --frames.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Ask a question about a video, with pruning."""
+    from . import apply, asking
+    from .video import read
+
+    options: dict[str, Any] = {"retention": retention, "max_tokens": max_tokens, "memory": _memory(memory)}
+    with working("checking"):
+        asking.check(method, **options)
+    with working("reading the clip"):
+        clip = read(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
+    with working("loading the model"):
+        loaded, processor = asking.load(model, device, dtype)
+    with working("thinking"):
+        inputs = asking.encode(processor, clip, question)
+        dense = asking.answer(loaded, processor, inputs, max_new_tokens) if compare else None
+        with apply(loaded, method, **options) as pruning:
+            pruned = asking.answer(loaded, processor, inputs, max_new_tokens)
+    report = pruning.report
+    assert report is not None
+    if json_output:
+        answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
+        facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
+        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict()}))
+        return
+    if dense is not None:
+        out.print(f"[dim]dense[/]   {escape(dense.text)}  [dim]{dense.seconds:.2f} s[/]")
+        out.print(f"[dim]sharpv[/]  {escape(pruned.text)}  [dim]{pruned.seconds:.2f} s[/]")
+    else:
+        out.print(escape(pruned.text))
+    out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    for warning in report.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+@app.command()
+def methods() -> None:
+    """The pruning methods and their parameters."""
+    from dataclasses import fields
+
+    from .methods import METHODS
+
+    table = Table("method", "keeps", "how much", "parameters")
+    for name, method in sorted(METHODS.items()):
+        parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(method))
+        table.add_row(name, method.summary, "content decides" if method.adaptive else "needs retention", parameters)
+    out.print(table)
+
+
+@app.command()
+def models() -> None:
+    """The model families."""
+    from .models import FAMILIES
+
+    table = Table("family", "model types", "positions", "examples")
+    for family in FAMILIES:
+        positions = {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions]
+        table.add_row(family.name, ", ".join(family.model_types), positions, "\n".join(family.examples))
+    out.print(table)
+
+
+def _memory(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        fail(f"--memory takes a number or 'off', got {text!r}")

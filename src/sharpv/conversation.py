@@ -1,0 +1,106 @@
+"""Later turns: a pruned prompt stays on the cache that holds it, and what follows is shortened alike.
+
+Callers go on counting in full prompts; these functions translate for the model. They only read what
+:mod:`sharpv.prompt` wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from .models import Family
+from .models.base import RAW_PIXELS
+from .prompt import PrunedPrompt, has_video, vision_inputs
+
+PROMPT = "_sharpv_prompt"
+
+
+def remember(cache: Cache, prompt: PrunedPrompt) -> None:
+    """Note on a cache which pruned prompt it is about to hold."""
+    setattr(cache, PROMPT, prompt)
+
+
+def prompt_on(cache: Cache | None) -> PrunedPrompt | None:
+    """The pruned prompt that a cache holds; None for no cache, an empty one, or one without a pruned prompt."""
+    prompt: PrunedPrompt | None = getattr(cache, PROMPT, None)
+    return prompt if cache is not None and prompt is not None and int(cache.get_seq_length()) > 0 else None
+
+
+def refuse_new_video(cache: Cache) -> None:
+    """A video can only be pruned into an empty cache."""
+    if int(cache.get_seq_length()) > 0:
+        raise ValueError(
+            "a new video in a later turn cannot be pruned into a cache that already holds "
+            f"{int(cache.get_seq_length())} tokens: start with a new cache and the whole conversation"
+        )
+
+
+def later_turn(
+    model: PreTrainedModel, family: Family, prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``generate`` on a cache with a pruned prompt: the full ids of a later turn, shortened with the first turn's mask.
+
+    The first turn's pixels may be passed again: they are in the cache already.
+
+    Raises:
+        ValueError: ids that do not begin with the cached prompt, or an image or video that the cache has not seen.
+    """
+    ids, length = inputs["input_ids"], prompt.ids.shape[1]
+    if ids.shape[1] < length or not torch.equal(ids[:, :length], prompt.ids):
+        raise ValueError(
+            "this cache holds another pruned prompt: a later turn must begin with the same "
+            f"{length} token ids, in the same batch"
+        )
+    cached = int(cache.get_seq_length()) + prompt.removed
+    # before that, the model itself may have generated a placeholder: that is text
+    placeholders = [getattr(model.config, f"{name}_token_id") for name in RAW_PIXELS]
+    fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
+    if fresh or (has_video(inputs) and len(family.layouts(model, inputs)) != len(prompt.videos)):
+        raise ValueError(
+            "a new image or video in a later turn on a pruned cache is not supported: "
+            "start with a new cache and the whole conversation"
+        )
+    seen = vision_inputs(model, family)
+    later = {name: value for name, value in inputs.items() if name not in seen}
+    later["attention_mask"] = _mask_after(prompt, inputs.get("attention_mask"), ids.shape[1])
+    later["position_ids"] = prompt.positions_after(ids.shape[1] - length)
+    for name in prompt.inputs.keys() - {"attention_mask", "position_ids"}:
+        if inputs.get(name) is not None:
+            later[name] = torch.cat([prompt.inputs[name], inputs[name][:, length:]], dim=1)
+    return later
+
+
+def next_pass(prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """``forward`` on a cache with a pruned prompt: positions of the new tokens, and the mask without dropped columns.
+
+    Raises:
+        ValueError: a video beside a cache that holds one.
+    """
+    if has_video(inputs):
+        raise ValueError(
+            "a video was passed together with a cache that already holds a pruned prompt: "
+            "pass only the new tokens, or start with a new cache"
+        )
+    tokens = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
+    past, new = int(cache.get_seq_length()), tokens.shape[1]
+    positions = prompt.positions_after(past + new - prompt.visual.shape[1])[..., -new:]
+    repeats = len(tokens) // len(prompt.ids)
+    following = {**inputs, "position_ids": positions.repeat_interleave(repeats, dim=-2)}
+    mask = inputs.get("attention_mask")
+    full = past + new + prompt.removed
+    if mask is None or (mask.ndim == 2 and mask.shape[1] == full):
+        following["attention_mask"] = _mask_after(prompt, mask, full, repeats)
+    return following
+
+
+def _mask_after(prompt: PrunedPrompt, mask: Tensor | None, full: int, repeats: int = 1) -> Tensor:
+    """The shorter prompt's mask, followed by what the full mask says (or ones) of the tokens after the prompt."""
+    kept = prompt.inputs["attention_mask"].repeat_interleave(repeats, dim=0)
+    length = prompt.ids.shape[1]
+    after = kept.new_ones(len(kept), full - length) if mask is None else mask[:, length:].to(kept.dtype)
+    return torch.cat([kept, after], dim=1)

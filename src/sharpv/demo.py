@@ -1,0 +1,118 @@
+"""The demonstration: the embedded model answers questions about a sample clip, dense and with SharpV."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import pocket
+from .apply import apply
+from .asking import Answer, answer, encode
+from .report import Report
+from .video import Clip, read
+
+QUESTIONS = 7
+BAR = 28
+SETTING = (
+    "SharpV as published, first stage (w = 1, the content decides how much), original positions. The second stage is "
+    "off: on this model M = 0.2 forgets layers that answers of several tokens are read from (docs/results/pocket.md)."
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its true answer and both models' answers."""
+
+    text: str
+    truth: str
+    dense: Answer
+    pruned: Answer
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Everything that was seen."""
+
+    clip: Clip
+    questions: list[Question]
+    report: Report
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "clip": {"name": self.clip.source.name, "frames": len(self.clip.frames), "duration": self.clip.duration},
+            "setting": SETTING,
+            "questions": [asdict(question) for question in self.questions],
+            "report": self.report.to_dict(),
+        }
+
+
+def run(name: str = "mover") -> Demonstration:
+    """Decode the clip, ask each question dense and pruned, in turn, after one run of each to warm up."""
+    path = pocket.sample_clip(name)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    asked = _pick(facts["questions"])
+    clip = read(path, frames=facts["frames"])
+    model, processor = pocket.load()
+    questions = []
+    for index, question in enumerate([asked[0], *asked]):
+        inputs = encode(processor, clip, question["prompt"])
+        dense = answer(model, processor, inputs)
+        with apply(model, memory=None) as pruning:
+            pruned = answer(model, processor, inputs)
+        if index:
+            questions.append(Question(question["prompt"], question["answer"], dense, pruned))
+    assert pruning.report is not None
+    return Demonstration(clip, questions, pruning.report)
+
+
+def _pick(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One question of each family, the longest answers last."""
+    families: dict[str, dict[str, Any]] = {}
+    for question in questions:
+        families.setdefault(question["family"], question)
+    chosen = sorted(families.values(), key=lambda question: len(question["answer"]))
+    return chosen[: QUESTIONS - 1] + chosen[-1:] if len(chosen) > QUESTIONS else chosen
+
+
+def show(demonstration: Demonstration, console: Console) -> None:
+    """Print it for a person."""
+    clip, report = demonstration.clip, demonstration.report
+    console.print(
+        f"[bold]{clip.source.name}[/]: {clip.duration:.1f} s, {len(clip.frames)} frames, decoded from mp4; "
+        "model: pocket, 1.3 million parameters"
+    )
+    console.print(f"[dim]{SETTING}[/]\n")
+    (video,) = report.videos
+    size = video.layout.tokens_per_frame
+    for frame, kept in enumerate(video.kept_per_frame, 1):
+        filled = round(BAR * kept / size)
+        bar = f"[green]{'█' * filled}[/][dim]{'░' * (BAR - filled)}[/]"
+        console.print(f"  frame {frame:2d} {bar} {kept:2d} of {size} visual tokens kept")
+    table = Table("question", "dense", "SharpV", "truth", box=None, padding=(0, 2, 0, 0))
+    for question in demonstration.questions:
+        table.add_row(
+            escape(question.text),
+            _judged(question.dense.text, question.truth),
+            _judged(question.pruned.text, question.truth),
+            escape(question.truth),
+        )
+    console.print()
+    console.print(table)
+    dense = sum(question.dense.seconds for question in demonstration.questions)
+    pruned = sum(question.pruned.seconds for question in demonstration.questions)
+    console.print(f"\n[bold]{escape(str(report))}[/]", soft_wrap=True)
+    console.print(
+        f"time of all answers on this machine: dense {dense:.2f} s, SharpV {pruned:.2f} s "
+        "[dim](a model this small spends it on overhead; savings in time show on large ones)[/]",
+        soft_wrap=True,
+    )
+
+
+def _judged(text: str, truth: str) -> str:
+    return f"[green]{escape(text)}[/]" if text == truth else f"[red]{escape(text)}[/]"

@@ -1,0 +1,142 @@
+"""The command line: real clips through local checkpoints, and wrong input in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from transformers import GPT2Config
+from typer.testing import CliRunner, Result
+
+import checkpoints
+from sharpv.cli import app
+from sharpv.methods import METHODS
+from sharpv.models import FAMILIES
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of a square that moves, as mp4."""
+    path = tmp_path_factory.mktemp("clips") / "square.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for step in range(16):
+            picture = np.full((48, 64, 3), 90, np.uint8)
+            picture[16:32, 2 * step : 2 * step + 16] = (220, 40, 40)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.write(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_ask_a_local_checkpoint(clip, checkpoint):
+    options = ("--model", checkpoint, "--max-new-tokens", 5, "--json")
+    result = run("ask", clip, "What moves?", *options, "--compare", "--frames", 7, "--retention", 0.25)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    tokens = facts["report"]["visual_tokens"]
+    assert tokens["kept"] == round(0.25 * tokens["total"])
+    assert facts["answers"].keys() == {"dense", "pruned"} and facts["answers"]["pruned"]["tokens"] == 5
+    assert facts["clip"]["frames"] == 7 and facts["report"]["memory"] is None
+    limited = run("ask", clip, "What moves?", *options, "--fps", 2, "--max-tokens", 6, "--memory", 0.9)
+    facts = json.loads(limited.stdout)
+    assert facts["clip"]["frames"] == 4 and facts["report"]["visual_tokens"]["kept"] <= 6
+    assert len(facts["report"]["memory"]["similarity"]) == 4
+
+
+def test_ask_prints_the_answer_the_report_and_warnings(clip, checkpoint):
+    result = run("ask", clip, "What moves?", "--model", checkpoint, "--max-new-tokens", 5, "--memory", 1)
+    assert result.exit_code == 0, result.output
+    assert "visual tokens (kept" in result.stdout and "visual KV dropped in" in result.stdout
+    assert "warning: sample 0: degraded cache" in " ".join(result.stderr.split())
+
+
+def wrong_files(folder: Path, clip: Path) -> dict[str, Path]:
+    files = {name: folder / name for name in ("missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4")}
+    files["text.mp4"].write_text("not a video\n" * 100)
+    files["truncated.mp4"].write_bytes(clip.read_bytes()[:900])
+    files["empty.mp4"].touch()
+    return files
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4"])
+def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
+    result = run("ask", wrong_files(tmp_path, clip)[name], "What moves?")
+    _assert_refused(result, f"error: Cannot read video '{tmp_path / name}'")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--retention", 1.5), "retention is the kept share and must lie in (0, 1], got 1.5"),
+        (("--method", "fastv"), "unknown method 'fastv'; known methods: random, sharpv, uniform"),
+        (("--method", "uniform"), "method 'uniform' keeps a fixed share: pass retention="),
+        (("--memory", "much"), "--memory takes a number or 'off', got 'much'"),
+        (("--memory", "7"), "must lie in [-1, 1], got 7.0"),
+        (("--max-tokens", 0), "max_tokens must be at least 1, got 0"),
+        (("--frames", 0), "frames must be a whole number of at least 1, got 0"),
+        (("--frames", 4, "--fps", 2), "both given"),
+        (("--fps", -1), "fps must be a positive number, got -1.0"),
+        (("--device", "abacus"), "device 'abacus' is not available"),
+        (("--dtype", "int4"), "dtype must be auto, float32, float16 or bfloat16, got 'int4'"),
+        (("--model", "no/such-model-here"), "cannot load the model 'no/such-model-here'"),
+    ],
+)
+def test_wrong_options_end_with_one_sentence(clip, options, message):
+    _assert_refused(run("ask", clip, "What moves?", *options), message)
+
+
+def test_a_family_without_support_is_refused_before_its_weights_are_read(clip, tmp_path):
+    GPT2Config(n_layer=1).save_pretrained(tmp_path)
+    _assert_refused(
+        run("ask", clip, "What moves?", "--model", tmp_path), "model type 'gpt2' is not supported; supported:"
+    )
+
+
+def test_unknown_options_and_missing_arguments():
+    assert run("ask").exit_code == 2
+    assert run("ask", "a.mp4", "b", "--colour", "red").exit_code == 2
+    assert run("serve").exit_code == 2
+
+
+def test_tables():
+    methods, models = run("methods"), run("models")
+    assert methods.exit_code == models.exit_code == 0
+    assert all(name in methods.stdout for name in METHODS)
+    assert all(family.name in models.stdout for family in FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["mover", "cut", "static"])
+def test_demo(name):
+    result = run("demo", "--clip", name, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert 5 <= len(facts["questions"]) <= 8
+    tokens = facts["report"]["visual_tokens"]
+    assert 0 < tokens["kept"] < tokens["total"] == 8 * 49
+    right = {who: sum(q[who]["text"] == q["truth"] for q in facts["questions"]) for who in ("dense", "pruned")}
+    assert right["dense"] > len(facts["questions"]) / 2 and right["pruned"] > len(facts["questions"]) / 2
+
+
+def test_demo_for_a_person():
+    result = run("demo")
+    assert result.exit_code == 0 and "frame  8" in result.stdout and "of 392 visual tokens" in result.stdout
+    _assert_refused(run("demo", "--clip", "opera"), "no clip 'opera'; known clips:")
+
+
+def _assert_refused(result: Result, message: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split()) and len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output and result.stdout == ""
