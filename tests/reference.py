@@ -18,8 +18,10 @@ def pruned_prompt(cache: Any) -> PrunedPrompt:
 
 
 def patch_columns(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """(B, L) bool: placeholders of video patches, without the newline that LLaVA-OneVision puts behind a video."""
+    """(B, L) bool: placeholders of video patches, without LLaVA-OneVision's newline and Video-LLaVA's class tokens."""
     columns = inputs["input_ids"] == model.config.video_token_id
+    if model.config.model_type == "video_llava":
+        columns = columns & ((columns.cumsum(1) - 1) % 10 != 0)
     if model.config.model_type == "llava_onevision":
         last = columns & ~torch.nn.functional.pad(columns, (0, 1))[:, 1:]
         columns = columns & ~last

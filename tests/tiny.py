@@ -8,15 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     SiglipVisionConfig,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
 )
 
 PAD, IMAGE, VIDEO, START, END, EOS = 0, 1, 2, 3, 4, 5
@@ -62,11 +72,44 @@ def _pad(rows: list[list[int]], side: str = "left") -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-class LlavaOneVision:
+class _Llava:
+    """Frames of one fixed size, stacked to ``(videos, frames, 3, size, size)``."""
+
+    size, patch = 24, 4
+    image_tokens = 0
+
+    def video_tokens(self, part: Clip) -> int:
+        raise NotImplementedError
+
+    def image_inputs(self, images: list[Tensor]) -> dict[str, Any]:
+        return {"pixel_values": torch.stack(images)}
+
+    def inputs(self, prompts: list[list[Part]], side: str = "left") -> dict[str, Any]:
+        rows, videos, images = [], [], []
+        for prompt in prompts:
+            row = []
+            for part in prompt:
+                if isinstance(part, int):
+                    row.append(part)
+                elif part.image:
+                    row += [IMAGE] * self.image_tokens
+                    images.append(_pixels(part, 3, self.size, self.size, 1)[0])
+                else:
+                    row += [VIDEO] * self.video_tokens(part)
+                    videos.append(_pixels(part, 3, self.size, self.size, part.frames))
+            rows.append(row)
+        ids, mask = _pad(rows, side)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if videos:
+            inputs["pixel_values_videos"] = torch.stack(videos)
+        return {**inputs, **(self.image_inputs(images) if images else {})}
+
+
+class LlavaOneVision(_Llava):
     """Frames of 6 x 6 patches pooled to 3 x 3 tokens, one newline after each video."""
 
     model_type = "llava_onevision"
-    size, patch = 24, 4
+    image_tokens = 36 + 6 * 7  # base view, and one crop of 6 x 6 patches, each row closed by a newline
 
     def build(self, attention: str) -> PreTrainedModel:
         torch.manual_seed(0)
@@ -83,29 +126,63 @@ class LlavaOneVision:
         torch.nn.init.normal_(model.model.image_newline)
         return model
 
-    def inputs(self, prompts: list[list[Part]], side: str = "left") -> dict[str, Any]:
-        rows, videos, images = [], [], []
-        for prompt in prompts:
-            row = []
-            for part in prompt:
-                if isinstance(part, int):
-                    row.append(part)
-                elif part.image:
-                    # base view and one crop of 6 x 6 patches, each crop row closed by a newline
-                    row += [IMAGE] * (36 + 6 * 7)
-                    images.append(_pixels(part, 3, self.size, self.size, 2))
-                else:
-                    row += [VIDEO] * (part.frames * 9 + 1)
-                    videos.append(_pixels(part, 3, self.size, self.size, part.frames))
-            rows.append(row)
-        ids, mask = _pad(rows, side)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if videos:
-            inputs["pixel_values_videos"] = torch.stack(videos)
-        if images:
-            inputs["pixel_values"] = torch.stack(images)
-            inputs["image_sizes"] = torch.tensor([[self.size, self.size]] * len(images))
-        return inputs
+    def video_tokens(self, part: Clip) -> int:
+        return part.frames * 9 + 1
+
+    def image_inputs(self, images: list[Tensor]) -> dict[str, Any]:
+        crops = torch.stack([image.expand(2, -1, -1, -1) for image in images])
+        return {"pixel_values": crops, "image_sizes": torch.tensor([[self.size, self.size]] * len(images))}
+
+
+class LlavaNextVideo(_Llava):
+    """CLIP without its class token, 6 x 6 patches pooled to 3 x 3 tokens."""
+
+    model_type = "llava_next_video"
+    image_tokens = 36 + 6 * 7
+
+    def build(self, attention: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = LlavaNextVideoConfig(
+            vision_config=_clip(self.size, self.patch), text_config=LlamaConfig(**TEXT), image_token_index=IMAGE,
+            video_token_index=VIDEO, vision_feature_layer=-2, vision_feature_select_strategy="default",
+            image_grid_pinpoints=[[24, 24]], spatial_pool_stride=2, spatial_pool_mode="average",
+            tie_word_embeddings=False, attn_implementation=attention,
+        )  # fmt: skip
+        model = LlavaNextVideoForConditionalGeneration(config)
+        torch.nn.init.normal_(model.model.image_newline)
+        return model
+
+    def video_tokens(self, part: Clip) -> int:
+        return part.frames * 9
+
+    image_inputs = LlavaOneVision.image_inputs
+
+
+class VideoLlava(_Llava):
+    """The class token of each frame is read too: 1 + 3 x 3 tokens."""
+
+    model_type = "video_llava"
+    patch = 8
+    image_tokens = 9  # of an image the class token is not read
+
+    def build(self, attention: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = VideoLlavaConfig(
+            vision_config=_clip(self.size, self.patch), text_config=LlamaConfig(**TEXT), image_token_index=IMAGE,
+            video_token_index=VIDEO, vision_feature_layer=-2, vision_feature_select_strategy="default",
+            tie_word_embeddings=False, attn_implementation=attention,
+        )  # fmt: skip
+        return VideoLlavaForConditionalGeneration(config)
+
+    def video_tokens(self, part: Clip) -> int:
+        return part.frames * 10
+
+
+def _clip(size: int, patch: int) -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, image_size=size,
+        patch_size=patch, projection_dim=32,
+    )  # fmt: skip
 
 
 class _Qwen:
@@ -178,16 +255,36 @@ class Qwen25VL(_Qwen):
         return inputs
 
 
+class Qwen2VL(_Qwen):
+    model_type = "qwen2_vl"
+
+    def build(self, attention: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = Qwen2VLConfig(
+            text_config=dict(TEXT, rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[2, 3, 3])),
+            vision_config=dict(
+                depth=2, embed_dim=32, mlp_ratio=2, num_heads=2, patch_size=self.patch, hidden_size=64,
+                spatial_merge_size=self.merge, temporal_patch_size=self.temporal,
+            ),
+            image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END,
+            tie_word_embeddings=False, attn_implementation=attention,
+        )  # fmt: skip
+        return Qwen2VLForConditionalGeneration(config)
+
+
 class Qwen3VL(_Qwen):
     """Timestamps stand as text between the frames; deepstack features enter two early layers."""
 
     model_type = "qwen3_vl"
+    config_class: Any = Qwen3VLConfig
+    model_class: Any = Qwen3VLForConditionalGeneration
+    experts: dict[str, Any] = {}
 
     def build(self, attention: str) -> PreTrainedModel:
         torch.manual_seed(0)
-        config = Qwen3VLConfig(
+        config = self.config_class(
             text_config=dict(
-                TEXT, head_dim=16,
+                TEXT, head_dim=16, **self.experts,
                 rope_parameters=dict(
                     rope_type="default", rope_theta=1e4, mrope_section=[2, 3, 3], mrope_interleaved=True
                 ),
@@ -200,14 +297,26 @@ class Qwen3VL(_Qwen):
             image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END,
             tie_word_embeddings=False, attn_implementation=attention,
         )  # fmt: skip
-        return Qwen3VLForConditionalGeneration(config)
+        return self.model_class(config)
 
     def _video_tokens(self, part: Clip) -> list[int]:
         frame = [VIDEO] * (part.height * part.width)
         return [token for step in range(part.frames) for token in (20 + step, START, *frame, END)]
 
 
-FAMILIES = {family.model_type: family for family in (LlavaOneVision(), Qwen25VL(), Qwen3VL())}
+class Qwen3VLMoe(Qwen3VL):
+    model_type = "qwen3_vl_moe"
+    config_class = Qwen3VLMoeConfig
+    model_class = Qwen3VLMoeForConditionalGeneration
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48, decoder_sparse_step=1)
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        LlavaOneVision(), LlavaNextVideo(), VideoLlava(), Qwen2VL(), Qwen25VL(), Qwen3VL(), Qwen3VLMoe(),
+    )
+}  # fmt: skip
 
 
 def make(model_type: str, attention: str = "sdpa") -> PreTrainedModel:

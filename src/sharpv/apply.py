@@ -161,7 +161,7 @@ class Handle:
         return f"<sharpv {state} on {type(self.model).__name__}: {self.settings.method}>"
 
     def _decoder_layers(self) -> Any:
-        return self.model.base_model.language_model.layers
+        return self.model.get_decoder().layers
 
     # generate ---------------------------------------------------------------------------------------------------------
 

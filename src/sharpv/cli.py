@@ -20,7 +20,7 @@ out, err = Console(), Console(stderr=True)
 DEFAULT_FRAMES = 8
 MEMORY_HELP = (
     "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: "
-    "M = 0.2 was measured to lose answers of several tokens (docs/results/pocket.md)."
+    "M = 0.2 was measured to lose answers of several tokens (docs/results/pocket_memory.md)."
 )
 
 

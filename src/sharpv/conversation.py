@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from .models import Family
-from .models.base import RAW_PIXELS
 from .prompt import PrunedPrompt, has_video, vision_inputs
 
 PROMPT = "_sharpv_prompt"
@@ -58,7 +57,7 @@ def later_turn(
         )
     cached = int(cache.get_seq_length()) + prompt.removed
     # before that, the model itself may have generated a placeholder: that is text
-    placeholders = [getattr(model.config, f"{name}_token_id") for name in RAW_PIXELS]
+    placeholders = [getattr(model.config, name) for name in ("image_token_id", family.placeholder)]
     fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
     if fresh or (has_video(inputs) and len(family.layouts(model, inputs)) != len(prompt.videos)):
         raise ValueError(

@@ -43,6 +43,9 @@ class UnexpandableFeatures:
     def __init__(self, features: Tensor) -> None:
         self.features = features
 
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.features.to(*args, **kwargs)
+
     def flatten(self, start: int, end: int) -> Tensor:
         return self.features.flatten(start, end)
 

@@ -20,7 +20,8 @@ QUESTIONS = 7
 BAR = 28
 SETTING = (
     "SharpV as published, first stage (w = 1, the content decides how much), original positions. The second stage is "
-    "off: on this model M = 0.2 forgets layers that answers of several tokens are read from (docs/results/pocket.md)."
+    "off: on this model it forgets layers that answers of several tokens are read from "
+    "(docs/results/pocket_memory.md)."
 )
 
 
@@ -107,11 +108,7 @@ def show(demonstration: Demonstration, console: Console) -> None:
     dense = sum(question.dense.seconds for question in demonstration.questions)
     pruned = sum(question.pruned.seconds for question in demonstration.questions)
     console.print(f"\n[bold]{escape(str(report))}[/]", soft_wrap=True)
-    console.print(
-        f"time of all answers on this machine: dense {dense:.2f} s, SharpV {pruned:.2f} s "
-        "[dim](a model this small spends it on overhead; savings in time show on large ones)[/]",
-        soft_wrap=True,
-    )
+    console.print(f"time of all answers, on this machine: dense {dense:.2f} s, SharpV {pruned:.2f} s", soft_wrap=True)
 
 
 def _judged(text: str, truth: str) -> str:

@@ -37,14 +37,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class PrunedVideo:
-    """One video after pruning: its sample in the batch, its layout, kept tokens per frame, the surviving features
-    ``(kept, D)`` and the keep mask ``(T, N)``."""
+    """One video after pruning.
+
+    Attributes:
+        sample: its sample in the batch.
+        layout: how its rows lay before.
+        kept_per_frame: kept patches of each frame.
+        rows: ``(n, D)`` the feature rows that the language model reads, those that are no patches included.
+        keep: ``(T, N)`` bool, the keep mask.
+    """
 
     sample: int
     layout: Layout
     kept_per_frame: list[int]
-    features: Tensor
+    rows: Tensor
     keep: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """The surviving patches, ``(kept, D)``."""
+        kept = self.layout.spread(self.keep, others=True)
+        patches = self.layout.spread(torch.ones_like(self.keep), others=False)
+        return self.rows[patches[kept]]
 
 
 @dataclass(frozen=True)
@@ -106,15 +120,18 @@ def prune(
         for name, pixels in RAW_PIXELS.items()
         if inputs.get(pixels) is not None
     }
+    layouts = family.layouts(model, inputs)
+    if isinstance(encoded["video"].pooler_output, Tensor):  # (videos, rows, D), or frame by frame
+        encoded["video"].pooler_output = encoded["video"].pooler_output.flatten(0, 1).chunk(len(layouts))
     choices = [
         _choose(settings, layout, rows)
-        for layout, rows in zip(family.layouts(model, inputs), encoded["video"].pooler_output, strict=True)
+        for layout, rows in zip(layouts, encoded["video"].pooler_output, strict=True)
     ]
 
     # 1. which columns of the prompt survive
     mask = inputs.get("attention_mask")
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-    placeholder = ids == model.config.video_token_id
+    placeholder = ids == getattr(model.config, family.placeholder)
     kept_rows = torch.cat([choice.kept_rows for choice in choices]).to(ids.device)
     patch_rows = torch.cat([choice.patch_rows for choice in choices]).to(ids.device)
     keep = real & torch.ones_like(real).masked_scatter(placeholder, kept_rows)
@@ -145,7 +162,7 @@ def prune(
     picks = [choice.pick(sum(counts)) for choice, counts in zip(choices, kept_per_frame, strict=True)]
     _prune_output(encoded["video"], picks)
     videos = [
-        PrunedVideo(sample, choice.layout, counts, rows[: sum(counts)], choice.selection.keep)
+        PrunedVideo(sample, choice.layout, counts, rows, choice.selection.keep)
         for choice, sample, counts, rows in zip(
             choices, samples, kept_per_frame, encoded["video"].pooler_output, strict=True
         )
@@ -158,7 +175,7 @@ def prune(
 def vision_inputs(model: PreTrainedModel, family: Family) -> set[str]:
     """Names of the inputs that only the vision side and the positions read."""
     names = {*family.input_names, *(f"{modality}_grid_thw" for modality in RAW_PIXELS)}
-    return names.union(*(family.encoder_inputs(model, modality) for modality in RAW_PIXELS))
+    return names.union(*(family.encoder_inputs(model, modality).values() for modality in RAW_PIXELS))
 
 
 @dataclass(frozen=True)
@@ -171,14 +188,13 @@ class _Choice:
 
     @property
     def kept_rows(self) -> Tensor:
-        """``(rows,)`` bool over the encoder's rows; what trails the patches always stays."""
-        keep = self.selection.keep.flatten()
-        return torch.cat([keep, keep.new_ones(self.layout.trailing)])
+        """``(rows,)`` bool over the encoder's rows; what is no patch always stays."""
+        return self.layout.spread(self.selection.keep, others=True)
 
     @property
     def patch_rows(self) -> Tensor:
         """``(rows,)`` bool, the rows that are patches."""
-        return torch.arange(self.layout.patches + self.layout.trailing) < self.layout.patches
+        return self.layout.spread(torch.ones_like(self.selection.keep), others=False)
 
     @property
     def sound(self) -> Tensor:
@@ -187,7 +203,7 @@ class _Choice:
 
     def pick(self, kept: int) -> Tensor:
         """Indices of the rows that stay, in order, given how many patches do."""
-        return self.kept_rows.long().argsort(descending=True, stable=True)[: kept + self.layout.trailing]
+        return self.kept_rows.long().argsort(descending=True, stable=True)[: kept + self.layout.others]
 
 
 def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
@@ -204,7 +220,7 @@ def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:
             sample += 1
             room = placeholders[sample]
         samples.append(sample)
-        room -= layout.patches + layout.trailing
+        room -= layout.patches + layout.others
     return samples
 
 

@@ -198,8 +198,9 @@ def _duplicate_share(video: PrunedVideo) -> float:
     if not both.any():
         return 0.0
     row = keep.flatten().cumsum(0).view_as(keep) - 1
-    near = dissimilarity(video.features[row[1:][both]], video.features[row[:-1][both]]) < DUPLICATE
-    return int(near.sum()) / len(video.features)
+    features = video.features
+    near = dissimilarity(features[row[1:][both]], features[row[:-1][both]]) < DUPLICATE
+    return int(near.sum()) / len(features)
 
 
 def _both(share: float) -> str:

@@ -8,9 +8,10 @@ from transformers import PreTrainedModel
 
 from .base import Family, Layout
 from .llava_onevision import LLAVA_ONEVISION
-from .qwen_vl import QWEN2_5_VL, QWEN3_VL
+from .llava_video import LLAVA_NEXT_VIDEO, VIDEO_LLAVA
+from .qwen_vl import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
 
-FAMILIES: tuple[Family, ...] = (LLAVA_ONEVISION, QWEN2_5_VL, QWEN3_VL)
+FAMILIES: tuple[Family, ...] = (LLAVA_ONEVISION, LLAVA_NEXT_VIDEO, VIDEO_LLAVA, QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
 
 
 def find_family(model: PreTrainedModel) -> Family:

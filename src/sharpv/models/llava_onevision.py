@@ -8,16 +8,16 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Family, Layout
+from .base import Family, Layout, square_frames
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
-    # pooled by ceil(side / 2), so 27 x 27 patches become 14 x 14 tokens; all videos of a batch have equally many frames
+    # pooled by ceil(side / 2), so 27 x 27 patches become 14 x 14 tokens
     vision = model.config.vision_config
     side = math.ceil(vision.image_size // vision.patch_size / 2)
     videos, frames = inputs["pixel_values_videos"].shape[:2]
     # one image_newline closes each video; it is a separator, not a patch
-    return [Layout(frames, side, side, trailing=1)] * videos
+    return square_frames(side, frames, videos, trailing=1)
 
 
 LLAVA_ONEVISION = Family(

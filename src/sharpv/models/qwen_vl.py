@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: a patch-merging tower of native resolution, multimodal RoPE with (t, h, w) positions."""
+"""The Qwen-VL line and GLM-V: a patch-merging tower of native resolution, multimodal RoPE with (t, h, w) positions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
     return [Layout(t, h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
 
 
+QWEN2_VL = Family(
+    name="Qwen2-VL",
+    model_types=("qwen2_vl",),
+    examples=("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
+    layouts=_layouts,
+    positions="mrope",
+)
+
 QWEN2_5_VL = Family(
     name="Qwen2.5-VL",
     model_types=("qwen2_5_vl",),
@@ -28,8 +36,8 @@ QWEN2_5_VL = Family(
 
 QWEN3_VL = Family(
     name="Qwen3-VL",
-    model_types=("qwen3_vl",),
-    examples=("Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"),
+    model_types=("qwen3_vl", "qwen3_vl_moe"),
+    examples=("Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-30B-A3B-Instruct"),
     # timestamps stand as text between the frames and stay; the deepstack rows are pruned with the features
     layouts=_layouts,
     positions="mrope",

@@ -1,0 +1,44 @@
+"""The older video LLaVAs: CLIP-like towers of a fixed input size, a Llama language model with 1-D RoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .base import Family, Layout, square_frames
+
+
+def _side(model: PreTrainedModel) -> int:
+    vision = model.config.vision_config
+    return vision.image_size // vision.patch_size
+
+
+def _next_video(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+    # a pooling of kernel and stride spatial_pool_stride: 24 x 24 patches become 12 x 12 tokens
+    videos, frames = inputs["pixel_values_videos"].shape[:2]
+    return square_frames(_side(model) // model.config.spatial_pool_stride, frames, videos)
+
+
+def _video_llava(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+    # the language model reads the class token of each frame: it has no place on the grid, so it stays
+    videos, frames = inputs["pixel_values_videos"].shape[:2]
+    return square_frames(_side(model), frames, videos, leading=1)
+
+
+LLAVA_NEXT_VIDEO = Family(
+    name="LLaVA-NeXT-Video",
+    model_types=("llava_next_video",),
+    examples=("llava-hf/LLaVA-NeXT-Video-7B-hf",),
+    layouts=_next_video,
+)
+
+VIDEO_LLAVA = Family(
+    name="Video-LLaVA",
+    model_types=("video_llava",),
+    examples=("LanguageBind/Video-LLaVA-7B-hf",),
+    layouts=_video_llava,
+    # its forward moves the features as one tensor
+    batched_features=True,
+)
