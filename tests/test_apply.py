@@ -418,7 +418,7 @@ def test_one_host_synchronisation_per_prompt(model, family, method, monkeypatch)
 
 def test_models_that_are_not_supported_are_refused():
     text = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16))
-    with pytest.raises(ValueError, match="model type 'gpt2' is not supported; supported: llava_next_video, llava_onevision"):
+    with pytest.raises(ValueError, match="model type 'gpt2' is not supported; supported: llava_next_video"):
         sharpv.apply(text)
     with pytest.raises(TypeError, match="expected a transformers model that can generate, got Linear"):
         sharpv.apply(nn.Linear(2, 2))
