@@ -210,7 +210,8 @@ class Handle:
         return out
 
     def _refuse_mode(self, option: Callable[[str], Any]) -> None:
-        memory, original = self.settings.memory is not None, self.settings.positions == "original"
+        memory = self.settings.memory is not None
+        gaps = self.settings.positions == "original" and self.family.positions == "1d"
         implementation = option("cache_implementation")
         if memory and implementation not in (None, "dynamic"):
             raise ValueError(
@@ -223,7 +224,12 @@ class Handle:
                 raise ValueError(
                     f"prefill_chunk_size reads videos wrongly in transformers {transformers.__version__}: needs >= 5.23"
                 )
-        if option("use_cache") is False and original and self.family.positions == "1d":
+            if gaps and str(self.model.config.get_text_config()._attn_implementation).startswith("flash"):
+                raise ValueError(
+                    "FlashAttention would take the gaps between original positions for packed sequences in later "
+                    "chunks: drop prefill_chunk_size, or apply with positions='packed'"
+                )
+        if option("use_cache") is False and gaps:
             raise ValueError(
                 "use_cache=False would take the gaps between original positions for packed sequences: "
                 "keep the cache, or apply with positions='packed'"

@@ -124,8 +124,7 @@ def prune(
     if isinstance(encoded["video"].pooler_output, Tensor):  # (videos, rows, D), or frame by frame
         encoded["video"].pooler_output = encoded["video"].pooler_output.flatten(0, 1).chunk(len(layouts))
     choices = [
-        _choose(settings, layout, rows)
-        for layout, rows in zip(layouts, encoded["video"].pooler_output, strict=True)
+        _choose(settings, layout, rows) for layout, rows in zip(layouts, encoded["video"].pooler_output, strict=True)
     ]
 
     # 1. which columns of the prompt survive
