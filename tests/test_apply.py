@@ -434,7 +434,7 @@ def test_models_that_are_not_supported_are_refused():
         ({"positions": "learned"}, ValueError, "positions must be 'original' or 'packed', got 'learned'"),
         ({"memory": 2.0}, ValueError, r"must lie in \[-1, 1\], got 2.0"),
         ({"memory": "high"}, TypeError, "memory must be a number, a criterion or None, got 'high'"),
-        ({"max_tokens": 0}, ValueError, "max_tokens must be at least 1, got 0"),
+        ({"max_tokens": 0}, ValueError, "max_tokens must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_patched(model, options, error, message):

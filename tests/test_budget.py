@@ -90,8 +90,8 @@ def test_top_tokens_ties_to_the_lower_index():
         ({"retention": 1.5}, r"retention is the kept share and must lie in \(0, 1\], got 1.5"),
         ({"retention": 0.0}, "got 0.0"),
         ({"retention": float("nan")}, "got nan"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
-        ({"min_tokens_per_frame": -1}, "min_tokens_per_frame must not be negative, got -1"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, got 0"),
+        ({"min_tokens_per_frame": -1}, "min_tokens_per_frame must be a whole number of at least 0, got -1"),
     ],
 )
 def test_values_out_of_range_are_refused(options, message):

@@ -85,7 +85,7 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
         (("--method", "uniform"), "method 'uniform' keeps a fixed share: pass retention="),
         (("--memory", "much"), "--memory takes a number or 'off', got 'much'"),
         (("--memory", "7"), "must lie in [-1, 1], got 7.0"),
-        (("--max-tokens", 0), "max_tokens must be at least 1, got 0"),
+        (("--max-tokens", 0), "max_tokens must be a whole number of at least 1, got 0"),
         (("--frames", 0), "frames must be a whole number of at least 1, got 0"),
         (("--frames", 4, "--fps", 2), "both given"),
         (("--fps", -1), "fps must be a positive number, got -1.0"),

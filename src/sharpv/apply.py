@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from .budget import Budget
-from .conversation import later_turn, next_pass, prompt_on, refuse_new_video, remember
+from .conversation import later_turn, next_pass, prompt_on, refuse_lost_entries, refuse_new_video, release, remember
 from .covers import Cover, FullPromptStreamer, UnexpandableFeatures, with_full_prompt
 from .criteria import Criterion, get_criterion
 from .memory import MemoryStage, enable_forgetting, new_cache, trace_of
@@ -97,6 +97,8 @@ def trim(
     """
     settings = _settings(method, None, retention, max_tokens, min_tokens_per_frame, positions)
     family = find_family(model)
+    if Handle.of(model) is not None:
+        raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
     if not has_video(inputs):
         return dict(inputs)
     trimmed, prompt = prune(model, family, settings, inputs)
@@ -124,14 +126,21 @@ class Handle:
         self.model = model
         self.settings = settings
         self.report: Report | None = None
+        self._generating = False  # generate has prepared everything for the forward passes inside it
         self._hooks: list[RemovableHandle] = []
         self._covered: dict[str, Any] = {}
+        layers = model.get_decoder().layers
         for name in ("generate", "forward"):
             # an instance attribute that is already there (accelerate's, say) is put back by remove()
             self._covered[name] = vars(model).get(name)
             vars(model)[name] = Cover(self, name, getattr(model, name))
         if settings.memory is not None:
-            self._hooks = MemoryStage(settings.memory).attach(self._decoder_layers())
+            self._hooks = MemoryStage(settings.memory).attach(layers)
+
+    @property
+    def active(self) -> bool:
+        """Whether the model is covered."""
+        return bool(self._covered)
 
     @staticmethod
     def of(model: PreTrainedModel) -> Handle | None:
@@ -144,6 +153,9 @@ class Handle:
         for hook in self._hooks:
             hook.remove()
         for name, before in self._covered.items():
+            cover = vars(self.model).get(name)
+            if not (isinstance(cover, Cover) and cover.handle is self):
+                continue  # somebody has wrapped the cover since: it only passes on from now
             if before is None:
                 del vars(self.model)[name]
             else:
@@ -157,14 +169,12 @@ class Handle:
         self.remove()
 
     def __repr__(self) -> str:
-        state = "active" if self._covered else "removed"
+        state = "active" if self.active else "removed"
         return f"<sharpv {state} on {type(self.model).__name__}: {self.settings.method}>"
-
-    def _decoder_layers(self) -> Any:
-        return self.model.get_decoder().layers
 
     # generate ---------------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()  # as transformers' own: the vision side must not keep its activations
     def generate(
         self,
         original: Callable[..., Any],
@@ -177,6 +187,7 @@ class Handle:
         if inputs is not None:
             kwargs["input_ids"] = inputs
         cache = kwargs.get("past_key_values")
+        release(cache)
         before = prompt_on(cache)
         if before is None and not has_video(kwargs):
             return original(None, generation_config, *args, **kwargs)
@@ -186,21 +197,31 @@ class Handle:
         full = kwargs.get("input_ids")
         if full is None:
             raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
+        if kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = _mask_of(full, option("pad_token_id"), option("eos_token_id"))
         if before is not None:
+            self._refuse_cache(cache)
             kwargs, prompt = later_turn(self.model, self.family, before, cache, kwargs), before
         else:
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
             if option("use_cache") is not False and option("cache_implementation") in (None, "dynamic"):
                 kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
+                kwargs["cache_implementation"] = None
 
         # what the caller counts in full prompts is counted in shorter ones here
         for name in ("max_length", "min_length"):
             limit = option(name)
             if limit and option(name.replace("length", "new_tokens")) is None:
-                kwargs[name] = limit - prompt.removed
+                if name == "max_length" and limit <= full.shape[1]:
+                    raise ValueError(f"the prompt has {full.shape[1]} tokens, but max_length is {limit}: raise it")
+                kwargs[name] = max(limit - prompt.removed, 0)
         if kwargs.get("streamer") is not None:
             kwargs["streamer"] = FullPromptStreamer(kwargs["streamer"], full)
-        out = original(None, generation_config, *args, **kwargs)
+        self._generating = True
+        try:
+            out = original(None, generation_config, *args, **kwargs)
+        finally:
+            self._generating = False
         self._note(prompt, cache)
 
         shorter = kwargs["input_ids"].shape[1]
@@ -241,17 +262,23 @@ class Handle:
         """The model's ``forward`` on the shorter prompt: logits have its length, labels are shortened along."""
         if args:
             kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
+        if self._generating:
+            return original(**self._joined(kwargs))
         cache = kwargs.get("past_key_values")
+        release(cache)
         before = prompt_on(cache)
         prompt = None
         if before is None and has_video(kwargs):
+            if isinstance(kwargs.get("logits_to_keep"), Tensor):
+                raise ValueError("logits_to_keep as indices would count in the full prompt: pass a number instead")
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
             wants_cache = kwargs.get("use_cache")
             if wants_cache is None:
                 wants_cache = getattr(self.model.config.get_text_config(), "use_cache", True)
             if wants_cache:
                 kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
-        elif before is not None and kwargs.get("position_ids") is None:
+        elif before is not None:
+            self._refuse_cache(cache)
             kwargs = next_pass(before, cache, kwargs)
         out = original(**self._joined(kwargs))
         if prompt is not None:
@@ -270,6 +297,10 @@ class Handle:
         video.pooler_output = torch.cat(list(video.pooler_output))[None]
         return {**kwargs, "mm_encoder_outputs": {**encoded, "video": video}}
 
+    def _refuse_cache(self, cache: Cache) -> None:
+        if self.settings.memory is None:
+            refuse_lost_entries(cache)
+
     def _prepare_cache(self, cache: Cache | None, prompt: PrunedPrompt) -> Cache:
         if cache is None:
             cache = new_cache(self.model.config)
@@ -281,7 +312,7 @@ class Handle:
 
     def _note(self, prompt: PrunedPrompt, cache: Any) -> None:
         dynamic = cache if isinstance(cache, DynamicCache) else None
-        layers = len(self._decoder_layers())
+        layers = len(self.model.get_decoder().layers)
         self.report = make_report(repr(self.settings.method), prompt, layers, trace_of(cache), dynamic)
 
 
@@ -298,6 +329,12 @@ def _settings(
     chosen, budget = get_method(method), Budget(retention, max_tokens, min_tokens_per_frame)
     chosen.require_budget(budget)
     return Settings(chosen, budget, get_criterion(memory), positions)
+
+
+def _mask_of(ids: Tensor, pad: int | None, eos: int | list[int] | None) -> Tensor:
+    """The mask that transformers infers where none was given: padding is not real, unless it also ends sequences."""
+    ends = [eos] if isinstance(eos, int) else eos or []
+    return torch.ones_like(ids) if pad is None or pad in ends else ids.ne(pad).long()
 
 
 def _option(model: PreTrainedModel, generation_config: Any, kwargs: Mapping[str, Any], name: str) -> Any:

@@ -40,10 +40,12 @@ class Budget:
     def __post_init__(self) -> None:
         if self.retention is not None and not 0.0 < self.retention <= 1.0:
             raise ValueError(f"retention is the kept share and must lie in (0, 1], got {self.retention}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.min_tokens_per_frame < 0:
-            raise ValueError(f"min_tokens_per_frame must not be negative, got {self.min_tokens_per_frame}")
+        if self.max_tokens is not None and (not isinstance(self.max_tokens, int) or self.max_tokens < 1):
+            raise ValueError(f"max_tokens must be a whole number of at least 1, got {self.max_tokens}")
+        if not isinstance(self.min_tokens_per_frame, int) or self.min_tokens_per_frame < 0:
+            raise ValueError(
+                f"min_tokens_per_frame must be a whole number of at least 0, got {self.min_tokens_per_frame}"
+            )
 
     def total(self, frames: int, tokens_per_frame: int) -> int | None:
         """The exact number of tokens that a fixed ``retention`` keeps of such a video, or None if adaptive."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from .memory import drop_trace, trace_of
 from .models import Family
 from .prompt import PrunedPrompt, has_video, vision_inputs
 
@@ -28,6 +29,22 @@ def prompt_on(cache: Cache | None) -> PrunedPrompt | None:
     """The pruned prompt that a cache holds; None for no cache, an empty one, or one without a pruned prompt."""
     prompt: PrunedPrompt | None = getattr(cache, PROMPT, None)
     return prompt if cache is not None and prompt is not None and int(cache.get_seq_length()) > 0 else None
+
+
+def release(cache: Cache | None) -> None:
+    """Make a cache that was reset an ordinary one again."""
+    if cache is not None and hasattr(cache, PROMPT) and int(cache.get_seq_length()) == 0:
+        delattr(cache, PROMPT)
+        drop_trace(cache)
+
+
+def refuse_lost_entries(cache: Cache) -> None:
+    """Only the memory stage's hooks can read a cache that has forgotten."""
+    trace = trace_of(cache)
+    if trace is not None and any(bool(row.any()) for row in trace.forgotten.values()):
+        raise ValueError(
+            "this cache has forgotten visual entries: continue with the memory stage on, or start with a new cache"
+        )
 
 
 def refuse_new_video(cache: Cache) -> None:
@@ -56,6 +73,11 @@ def later_turn(
             f"{length} token ids, in the same batch"
         )
     cached = int(cache.get_seq_length()) + prompt.removed
+    if ids.shape[1] <= cached:
+        raise ValueError(
+            f"the cache already holds {cached} tokens of this conversation, but only {ids.shape[1]} were passed: "
+            "a later turn passes the whole conversation, or start with a new cache"
+        )
     # before that, the model itself may have generated a placeholder: that is text
     placeholders = [getattr(model.config, name) for name in ("image_token_id", family.placeholder)]
     fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
@@ -67,7 +89,7 @@ def later_turn(
     seen = vision_inputs(model, family)
     later = {name: value for name, value in inputs.items() if name not in seen}
     later["attention_mask"] = _mask_after(prompt, inputs.get("attention_mask"), ids.shape[1])
-    later["position_ids"] = prompt.positions_after(ids.shape[1] - length)
+    later["position_ids"] = prompt.positions_after(later["attention_mask"][:, prompt.visual.shape[1] :])
     for name in prompt.inputs.keys() - {"attention_mask", "position_ids"}:
         if inputs.get(name) is not None:
             later[name] = torch.cat([prompt.inputs[name], inputs[name][:, length:]], dim=1)
@@ -86,15 +108,18 @@ def next_pass(prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]) -> 
             "pass only the new tokens, or start with a new cache"
         )
     tokens = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
-    past, new = int(cache.get_seq_length()), tokens.shape[1]
-    positions = prompt.positions_after(past + new - prompt.visual.shape[1])[..., -new:]
+    past, new, kept = int(cache.get_seq_length()), tokens.shape[1], prompt.visual.shape[1]
     repeats = len(tokens) // len(prompt.ids)
-    following = {**inputs, "position_ids": positions.repeat_interleave(repeats, dim=-2)}
     mask = inputs.get("attention_mask")
     full = past + new + prompt.removed
-    if mask is None or (mask.ndim == 2 and mask.shape[1] == full):
-        following["attention_mask"] = _mask_after(prompt, mask, full, repeats)
-    return following
+    if mask is not None and mask.shape not in ((len(tokens), full), (len(tokens), past + new)):
+        raise ValueError(f"attention_mask must cover the conversation, {(len(tokens), full)}, got {tuple(mask.shape)}")
+    if mask is None or mask.shape[1] == full:
+        mask = _mask_after(prompt, mask, full, repeats)
+    positions = inputs.get("position_ids")
+    if positions is None:
+        positions = prompt.positions_after(mask[:, kept:], repeats)[..., -new:]
+    return {**inputs, "attention_mask": mask, "position_ids": positions}
 
 
 def _mask_after(prompt: PrunedPrompt, mask: Tensor | None, full: int, repeats: int = 1) -> Tensor:

@@ -11,13 +11,18 @@ from torch import Tensor
 
 
 class Cover:
-    """Stands in for one method of a model; copies itself with the model, so a deepcopy is pruned on its own."""
+    """Stands in for one method of a model; copies itself with the model, so a deepcopy is pruned on its own.
+
+    Once its handle is removed it only passes on: somebody may have wrapped it in the meantime.
+    """
 
     def __init__(self, handle: Any, name: str, original: Callable[..., Any]) -> None:
         functools.update_wrapper(self, original)
         self.handle, self.name, self.original = handle, name, original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.handle.active:
+            return self.original(*args, **kwargs)
         return getattr(self.handle, self.name)(self.original, *args, **kwargs)
 
 

@@ -65,7 +65,7 @@ class Cosine:
 
     def measure(self, layer: LayerView) -> Tensor:
         cosine = torch.cosine_similarity(layer.hidden.float(), layer.reference.float(), dim=-1)
-        return (cosine * layer.visual).sum(dim=1) / layer.visual.sum(dim=1)
+        return cosine.where(layer.visual, 0.0).sum(dim=1) / layer.visual.sum(dim=1)
 
     def forget(self, measured: Tensor) -> Tensor:
         return measured < self.threshold

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 DISSIMILARITY_MAX = 2.0
 """Dissim of two opposite vectors, the upper end of its range."""
@@ -60,4 +59,6 @@ def frame_retention(spatial: Tensor, temporal: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return normalize(vectors.float(), dim=-1)
+    vectors = vectors.float()
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / norm.where(norm > 0, 1.0)

@@ -149,7 +149,10 @@ class MemoryTrace:
     visual: Tensor
     measured: dict[int, Tensor] = field(default_factory=dict)
     forgotten: dict[int, Tensor] = field(default_factory=dict)
+    awaited: bool = True
+    """Whether the prompt's prefill is still to come."""
     reference: Tensor | None = None
+    """The first layer's input, while the prompt is being prefilled."""
 
 
 TRACE = "_sharpv_memory"
@@ -176,6 +179,12 @@ def enable_forgetting(cache: Cache, config: PreTrainedConfig, visual: Tensor) ->
     setattr(cache, TRACE, MemoryTrace(visual))
 
 
+def drop_trace(cache: Cache) -> None:
+    """Make a cache that was reset an ordinary one again."""
+    if trace_of(cache) is not None:
+        delattr(cache, TRACE)
+
+
 def trace_of(cache: Any) -> MemoryTrace | None:
     """The memory stage's trace on a cache, if it has been there."""
     return getattr(cache, TRACE, None)
@@ -197,7 +206,7 @@ def kv_bytes_of_length(cache: Cache, length: int) -> int:
     for layer in cache.layers:
         for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)):
             if isinstance(tensor, Tensor) and tensor.ndim == 4:
-                stored = tensor.shape[2] if getattr(layer, "is_sliding", False) else length
+                stored = min(length, layer.sliding_window - 1) if getattr(layer, "is_sliding", False) else length
                 total += tensor[:, :, :1].numel() * stored * tensor.element_size()
     return total
 
@@ -222,7 +231,8 @@ class MemoryStage:
         if cache is None or trace is None:
             return None
         hidden = _hidden(args, kwargs)
-        if index == 0 and cache.get_seq_length() == 0:
+        if index == 0 and trace.awaited:
+            trace.awaited = False
             if hidden.shape[1] < trace.visual.shape[1]:
                 raise ValueError(
                     f"the memory stage compares whole prompts, but the first forward pass brings {hidden.shape[1]} of "
@@ -243,7 +253,8 @@ class MemoryStage:
         if cache is None or trace is None or trace.reference is None:
             return
         layer = cache.layers[index]
-        if isinstance(layer, ForgettingLayer):
+        # gradient checkpointing runs the layers without a cache
+        if isinstance(layer, ForgettingLayer) and layer.is_initialized:
             hidden, length = _hidden(args, kwargs), trace.visual.shape[1]
             # beams and returned sequences repeat each sample
             repeats = len(hidden) // len(trace.visual)

@@ -84,11 +84,13 @@ class PrunedPrompt:
         """Columns that the shorter prompt lacks."""
         return self.ids.shape[1] - self.visual.shape[1]
 
-    def positions_after(self, new: int) -> Tensor:
-        """Positions of the shorter prompt followed by ``new`` tokens of text, ``(..., B, N + new)``."""
-        positions = self.inputs["position_ids"]
-        later = torch.arange(1, new + 1, device=positions.device) + positions[..., -1:]
-        return torch.cat([positions, later], dim=-1)
+    def positions_after(self, mask: Tensor, repeats: int = 1) -> Tensor:
+        """Positions of the shorter prompt and of the text after it, ``(..., B, N + new)``.
+
+        ``mask`` ``(B * repeats, new)`` says which of the new tokens are real: padding does not count.
+        """
+        positions = self.inputs["position_ids"].repeat_interleave(repeats, dim=-2)
+        return torch.cat([positions, positions[..., -1:] + mask.long().cumsum(-1)], dim=-1)
 
 
 def has_video(inputs: Mapping[str, Any]) -> bool:
@@ -115,6 +117,9 @@ def prune(
     ids = inputs.get("input_ids")
     if ids is None:
         raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
+    mask = inputs.get("attention_mask")
+    if mask is not None and mask.shape != ids.shape:
+        raise ValueError(f"attention_mask must be {tuple(ids.shape)}, as input_ids, got {tuple(mask.shape)}")
     encoded = {
         name: family.encode(model, name, inputs)
         for name, pixels in RAW_PIXELS.items()
@@ -128,13 +133,14 @@ def prune(
     ]
 
     # 1. which columns of the prompt survive
-    mask = inputs.get("attention_mask")
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
     placeholder = ids == getattr(model.config, family.placeholder)
     kept_rows = torch.cat([choice.kept_rows for choice in choices]).to(ids.device)
     patch_rows = torch.cat([choice.patch_rows for choice in choices]).to(ids.device)
-    keep = real & torch.ones_like(real).masked_scatter(placeholder, kept_rows)
-    patches = torch.zeros_like(real).masked_scatter(placeholder, patch_rows)
+    # the n-th placeholder of the batch stands for the n-th row
+    row = (placeholder.flatten().cumsum(0) - 1).clamp(0, len(kept_rows) - 1).view_as(ids)
+    keep = real & (kept_rows[row] | ~placeholder)
+    patches = patch_rows[row] & placeholder
 
     # 2. the one host synchronisation: how much is left, of each sample and of each frame, and whether all is sound
     counted = [keep.sum(1), placeholder.sum(1), torch.stack([choice.sound for choice in choices])]

@@ -7,6 +7,7 @@ hold them), and of KV cache bytes.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,14 +63,22 @@ class Report:
         return self.kept / self.total
 
     @cached_property
-    def similarity(self) -> list[list[float]]:
-        """What the memory criterion measured, ``[layer][sample]``; empty when the stage was off."""
-        return [] if self.memory is None else [row.tolist() for _, row in sorted(self.memory.measured.items())]
+    def similarity(self) -> list[list[float | None]]:
+        """What the memory criterion measured, ``[layer][sample]``; None where a sample has no video.
+
+        Empty when the stage was off; a layer that cannot forget (a sliding window, a recurrent state) has an empty row.
+        """
+        if self.memory is None or not self.memory.measured:
+            return []
+        rows = [self.memory.measured[i].tolist() if i in self.memory.measured else [] for i in range(self.layers)]
+        return [[None if math.isnan(value) else value for value in row] for row in rows]
 
     @cached_property
     def forgotten(self) -> list[list[bool]]:
-        """Whether each layer forgot the visual entries, ``[layer][sample]``; empty when the stage was off."""
-        return [] if self.memory is None else [row.tolist() for _, row in sorted(self.memory.forgotten.items())]
+        """Whether each layer forgot the visual entries, ``[layer][sample]``; as :attr:`similarity`."""
+        if self.memory is None or not self.memory.forgotten:
+            return []
+        return [self.memory.forgotten[i].tolist() if i in self.memory.forgotten else [] for i in range(self.layers)]
 
     @property
     def layer_retention(self) -> float:
@@ -93,12 +102,13 @@ class Report:
         found = []
         for index, video in enumerate(self.videos):
             found += [f"video {index}: {text}" for text in _video_warnings(video)]
-        for sample in range(len(self.forgotten[0]) if self.forgotten else 0):
-            flags = [row[sample] for row in self.forgotten]
-            if sample in {video.sample for video in self.videos} and flags[-1]:
-                start = len(flags) - [*flags[::-1], False].index(False)
+        for sample in sorted({video.sample for video in self.videos}) if self.forgotten else []:
+            able = [layer for layer, row in enumerate(self.forgotten) if row]
+            remembering = [layer for layer in able if not self.forgotten[layer][sample]]
+            start = next((layer for layer in able if layer > max(remembering, default=-1)), None)
+            if start is not None:
                 found.append(
-                    f"sample {sample}: degraded cache, every layer from {start} of {len(flags)} on has forgotten the "
+                    f"sample {sample}: degraded cache, every layer from {start} of {self.layers} on has forgotten the "
                     "video; answers of several tokens may lose it (memory=None keeps it)"
                 )
         return found
@@ -126,7 +136,10 @@ class Report:
             size = video.layout.tokens_per_frame
             lines.append(f"  video {index}, kept of {size} a frame: {' '.join(map(str, video.kept_per_frame))}")
         for layer, (row, gone) in enumerate(zip(self.similarity, self.forgotten, strict=True)):
-            values = " ".join(f"{value:.2f}{'*' if flag else ''}" for value, flag in zip(row, gone, strict=True))
+            values = " ".join(
+                "-" if value is None else f"{value:.2f}{'*' if flag else ''}"
+                for value, flag in zip(row, gone, strict=True)
+            )
             lines.append(f"  layer {layer}, similarity to the input (* forgot the video): {values}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
@@ -166,8 +179,9 @@ def make_report(
     """Measure the cache as it stands and put everything together."""
     stored = dense = None
     if cache is not None:
-        stored = kv_bytes(cache)
-        dense = kv_bytes_of_length(cache, int(cache.get_seq_length()) + prompt.removed)
+        # gradient checkpointing leaves the cache empty
+        stored = kv_bytes(cache) or None
+        dense = kv_bytes_of_length(cache, int(cache.get_seq_length()) + prompt.removed) if stored else None
     return Report(method, prompt.videos, layers, memory, stored, dense)
 
 

@@ -32,6 +32,10 @@ class Random(Method):
     seed: int = 0
     counts_of: Method | None = None
 
+    def __post_init__(self) -> None:
+        if self.counts_of is not None and not isinstance(self.counts_of, Method):
+            raise TypeError(f"counts_of must be a method such as SharpV(), got {self.counts_of!r}")
+
     def score(self, features: Tensor) -> Scores:
         frames, size, _ = features.shape
         draw = torch.rand(frames, size, generator=torch.Generator().manual_seed(self.seed)).to(features.device)

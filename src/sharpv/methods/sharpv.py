@@ -7,6 +7,7 @@ rounded to the nearest integer; a video keeps at least one token; ties go to the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -43,8 +44,10 @@ class SharpV(Method):
     def __post_init__(self) -> None:
         if self.mode not in ("adaptive", "manual"):
             raise ValueError(f"mode must be 'adaptive' or 'manual', got {self.mode!r}")
-        if not self.weight >= 0.0:
-            raise ValueError(f"weight must not be negative, got {self.weight}")
+        if not 0.0 <= self.weight < math.inf:
+            raise ValueError(f"weight must be a finite number of at least 0, got {self.weight}")
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"threshold must be a finite number, got {self.threshold}")
 
     def score(self, features: Tensor) -> Scores:
         # 1. S_t[i] = Dissim(F_t[i], mean_j F_t[j]) and T_t[i] = Dissim(F_t[i], F_{t-1}[i])

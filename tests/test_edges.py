@@ -1,0 +1,220 @@
+"""What goes wrong at the edges of a run: found in review, each mended, each with its test."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
+
+import sharpv
+import tiny
+from sharpv import Random, SharpV
+from tiny import Clip
+
+PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
+ONE = PROMPTS[:1]
+GREEDY = dict(do_sample=False, return_dict_in_generate=True, output_logits=True)
+
+
+def inputs_of(family: str, prompts: list[list[tiny.Part]] = PROMPTS) -> dict[str, Any]:
+    return tiny.FAMILIES[family].inputs(prompts)
+
+
+def logits_of(out: Any) -> Tensor:
+    return torch.stack(out.logits, dim=1)
+
+
+def test_the_dynamic_cache_may_be_asked_for_by_name(model, family):
+    inputs = inputs_of(family, ONE)
+    with sharpv.apply(model):
+        plain = model.generate(**inputs, max_new_tokens=2)
+        named = model.generate(**inputs, max_new_tokens=2, cache_implementation="dynamic")
+        config = GenerationConfig(cache_implementation="dynamic", max_new_tokens=2, pad_token_id=tiny.PAD)
+        configured = model.generate(**inputs, generation_config=config)
+    assert torch.equal(plain, named) and configured.shape == plain.shape
+
+
+def test_a_cache_that_was_reset_is_an_ordinary_one(model, family):
+    text = inputs_of(family, [[10, 11, 12, 13, 14, 15]])
+    dense = model.generate(**text, max_new_tokens=3, **GREEDY)
+    with sharpv.apply(model, memory=tiny.HIGH_M):
+        cache = DynamicCache(config=model.config)
+        model.generate(**inputs_of(family, ONE), past_key_values=cache, max_new_tokens=3)
+        cache.reset()
+        after = model.generate(**text, past_key_values=cache, max_new_tokens=3, **GREEDY)
+        torch.testing.assert_close(logits_of(after), logits_of(dense), atol=1e-5, rtol=0)
+        cache.reset()
+        again = model.generate(**inputs_of(family, PROMPTS[1:]), past_key_values=cache, max_new_tokens=3, **GREEDY)
+        fresh = model.generate(**inputs_of(family, PROMPTS[1:]), max_new_tokens=3, **GREEDY)
+    torch.testing.assert_close(logits_of(again), logits_of(fresh), atol=1e-5, rtol=0)
+
+
+def test_a_retry_on_a_filled_cache_is_refused(model, family):
+    inputs = inputs_of(family, ONE)
+    with sharpv.apply(model):
+        cache = DynamicCache(config=model.config)
+        model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+        with pytest.raises(ValueError, match="the cache already holds"):
+            model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+
+
+def test_a_forgotten_cache_needs_the_memory_stage(model, family):
+    inputs = inputs_of(family, ONE)
+    with sharpv.apply(model, memory=tiny.HIGH_M):
+        cache = DynamicCache(config=model.config)
+        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+    ids = torch.cat([first, torch.tensor([[16, 17]])], dim=1)
+    with sharpv.apply(model, memory=None):
+        with pytest.raises(ValueError, match="has forgotten visual entries"):
+            model.generate(input_ids=ids, past_key_values=cache, max_new_tokens=3)
+        with pytest.raises(ValueError, match="has forgotten visual entries"):
+            model(input_ids=torch.tensor([[16]]), past_key_values=cache)
+
+
+def test_padding_between_turns_does_not_count(model, family):
+    """A sample that ended early is padded in the middle of the conversation: as if it had been alone."""
+    inputs = inputs_of(family)
+    with sharpv.apply(model, memory=None):
+        cache = DynamicCache(config=model.config)
+        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=3, **GREEDY).sequences
+        first[1, -1] = tiny.PAD
+        ids = torch.cat([first, torch.full((2, 2), 16)], dim=1)
+        after = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1]])
+        mask = torch.cat([inputs["attention_mask"], after], dim=1)
+        extra = {"mm_token_type_ids": torch.where(ids == tiny.VIDEO, 2, 0)} if "mm_token_type_ids" in inputs else {}
+        batch = {"input_ids": ids, "attention_mask": mask, **extra}
+        second = model.generate(**batch, past_key_values=cache, max_new_tokens=3, **GREEDY)
+        alone = inputs_of(family, PROMPTS[1:])
+        cache = DynamicCache(config=model.config)
+        model.generate(**alone, past_key_values=cache, max_new_tokens=2)
+        said = torch.cat([alone["input_ids"], first[1:, -3:-1], torch.full((1, 2), 16)], dim=1)
+        single = model.generate(
+            input_ids=said, attention_mask=torch.ones_like(said), past_key_values=cache, max_new_tokens=3, **GREEDY
+        )
+    torch.testing.assert_close(logits_of(second)[1], logits_of(single)[0], atol=1e-5, rtol=0)
+
+
+def test_a_missing_mask_is_inferred_as_transformers_does(model, family):
+    inputs = inputs_of(family)
+    del inputs["attention_mask"]
+    dense = model.generate(**inputs, max_new_tokens=3, **GREEDY)
+    with sharpv.apply(model, retention=1.0, memory=None):
+        kept = model.generate(**inputs, max_new_tokens=3, **GREEDY)
+    assert torch.equal(logits_of(dense), logits_of(kept))
+
+
+def test_generate_keeps_no_graph_and_forward_does(model, family):
+    inputs = inputs_of(family, ONE)
+    with sharpv.apply(model) as handle:
+        model.generate(**inputs, max_new_tokens=2)
+        assert not handle.report.videos[0].rows.requires_grad
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert any(parameter.grad is not None for parameter in model.parameters())
+    model.zero_grad()
+
+
+def test_gradient_checkpointing(family):
+    model, inputs = tiny.make(family).train(), inputs_of(family)
+    model.gradient_checkpointing_enable()
+    with sharpv.apply(model) as handle:
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert handle.report.kv_bytes is None and "visual tokens" in str(handle.report)
+
+
+def test_what_wraps_the_model_after_apply_survives_removal(model, family):
+    inputs = inputs_of(family, ONE)
+    dense = model(**inputs).logits
+    handle = sharpv.apply(model)
+    cover, calls = model.forward, []
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return cover(*args, **kwargs)
+
+    model.forward = wrapper
+    handle.remove()
+    try:
+        assert model.forward is wrapper and torch.equal(model(**inputs).logits, dense) and calls == [1]
+    finally:
+        del model.forward
+
+
+def test_what_wrapped_the_model_before_apply_is_put_back(model, family):
+    inputs, stock, calls = inputs_of(family, ONE), model.forward, []
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return stock(*args, **kwargs)
+
+    wrapper.__signature__ = inspect.signature(stock)
+    model.forward = wrapper
+    try:
+        with sharpv.apply(model) as handle:
+            model.generate(**inputs, max_new_tokens=2)
+        assert model.forward is wrapper and len(calls) == 2 and handle.report.kept < handle.report.total
+    finally:
+        del model.forward
+
+
+def test_samples_without_a_video_have_no_similarity(model, family):
+    with sharpv.apply(model, memory=tiny.HIGH_M) as handle:
+        model.generate(**inputs_of(family, [PROMPTS[0], [10, 11]]), max_new_tokens=2)
+    facts = json.loads(handle.report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert all(row[1] is None for row in facts["memory"]["similarity"])
+    assert not any(row[1] for row in facts["memory"]["forgotten"]) and " -" in handle.report.text()
+
+
+def test_layers_with_a_sliding_window_are_left_alone(monkeypatch):
+    windows = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 12}
+    for name, value in {**windows, "use_sliding_window": True}.items():
+        monkeypatch.setitem(tiny.TEXT, name, value)
+    model = tiny.make("llava_onevision")
+    inputs = inputs_of("llava_onevision", ONE)
+    dense = model.generate(**inputs, max_new_tokens=3, **GREEDY)
+    with sharpv.apply(model, memory=1.0) as handle:
+        model.generate(**inputs, max_new_tokens=3)
+    assert [len(row) for row in handle.report.similarity] == [0, 1, 0, 1]
+    assert handle.report.forgotten[3] == [True]
+    assert handle.report.dense_kv_bytes == sum(
+        t.numel() * 4 for layer in dense.past_key_values.layers for t in (layer.keys, layer.values)
+    )
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_placeholders_that_do_not_match_are_named(model, family, shift):
+    inputs = inputs_of(family, ONE)
+    placeholders = int((inputs["input_ids"] == tiny.VIDEO).sum())
+    if shift > 0:
+        inputs["input_ids"][0, -1] = tiny.VIDEO
+    else:
+        inputs["input_ids"][0, 5] = 10
+    with sharpv.apply(model), pytest.raises(ValueError, match=f"has {placeholders + shift} video placeholder tokens"):
+        model.generate(**inputs, max_new_tokens=2)
+
+
+def test_more_refusals(model, family):
+    inputs = inputs_of(family, ONE)
+    length = inputs["input_ids"].shape[1]
+    with sharpv.apply(model):
+        with pytest.raises(ValueError, match=f"the prompt has {length} tokens, but max_length is 20"):
+            model.generate(**inputs, max_length=20)
+        square = torch.ones(1, 1, length, length)
+        with pytest.raises(ValueError, match=r"attention_mask must be \(1, "):
+            model(**{**inputs, "attention_mask": square})
+        with pytest.raises(ValueError, match="logits_to_keep as indices"):
+            model(**inputs, logits_to_keep=torch.tensor([length - 1]))
+        with pytest.raises(ValueError, match="already pruned by sharpv"):
+            sharpv.trim(model, inputs)
+    with pytest.raises(TypeError, match="counts_of must be a method such as"):
+        Random(counts_of="sharpv")
+    with pytest.raises(ValueError, match="weight must be a finite number"):
+        SharpV(weight=float("inf"))
+    with pytest.raises(ValueError, match="threshold must be a finite number"):
+        SharpV(mode="manual", threshold=float("nan"))
+    with pytest.raises(ValueError, match="max_tokens must be a whole number"):
+        sharpv.Budget(max_tokens=11.5)
