@@ -263,7 +263,7 @@ def test_a_new_video_in_a_later_turn_is_refused(model, family):
             model.generate(**both, past_key_values=cache, max_new_tokens=2)
         with pytest.raises(ValueError, match="this cache holds another pruned prompt"):
             model.generate(**inputs_of(family, PROMPTS[1:]), past_key_values=cache, max_new_tokens=2)
-        with pytest.raises(ValueError, match="a video was passed together with a cache"):
+        with pytest.raises(ValueError, match="an image or video was passed together with a cache"):
             model(**inputs, past_key_values=cache)
     text = inputs_of(family, [[10, 11, 12]])
     with sharpv.apply(model):

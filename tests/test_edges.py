@@ -76,6 +76,18 @@ def test_a_forgotten_cache_needs_the_memory_stage(model, family):
             model(input_ids=torch.tensor([[16]]), past_key_values=cache)
 
 
+def test_a_later_turn_on_a_static_cache_that_generate_made(model, family):
+    inputs = inputs_of(family, ONE)
+    turns = []
+    with sharpv.apply(model, memory=None):
+        for options in ({}, {"cache_implementation": "static", "max_cache_len": 96, "disable_compile": True}):
+            first = model.generate(**inputs, max_new_tokens=3, **GREEDY, **options)
+            ids = torch.cat([first.sequences, torch.tensor([[16, 17]])], dim=1)
+            cache = {"past_key_values": first.past_key_values, "disable_compile": True}
+            turns.append(model.generate(input_ids=ids, max_new_tokens=3, **cache, **GREEDY))
+    torch.testing.assert_close(logits_of(turns[0]), logits_of(turns[1]), atol=1e-5, rtol=0)
+
+
 def test_padding_between_turns_does_not_count(model, family):
     """A sample that ended early is padded in the middle of the conversation: as if it had been alone."""
     inputs = inputs_of(family)

@@ -86,9 +86,10 @@ def trim(
 ) -> dict[str, Any]:
     """Stage 1 alone, explicitly, nothing patched: a dict for ``model.generate(**trimmed)`` or ``model(**trimmed)``.
 
-    What the model returns then begins with the shorter prompt, ``trimmed["input_ids"]``. Beams and several returned
-    sequences on a batch need :func:`apply` on families that read features as one tensor (LLaVA-OneVision): here they
-    are refused. Inputs without a video come back unchanged.
+    What the model returns then begins with the shorter prompt, ``trimmed["input_ids"]``. The vision side runs in the
+    caller's grad mode. A decoding loop by hand goes on with ``position_ids`` after the trimmed ones. Beams and several
+    returned sequences on a batch need :func:`apply` on families that read features as one tensor (LLaVA-OneVision,
+    Video-LLaVA): here they are refused. Inputs without a video come back unchanged.
 
     Args and errors are those of :func:`apply`.
 
@@ -222,6 +223,9 @@ class Handle:
             out = original(None, generation_config, *args, **kwargs)
         finally:
             self._generating = False
+        made = getattr(out, "past_key_values", None)
+        if made is not None and cache is None:  # one that transformers made, static or quantized
+            remember(made, prompt)
         self._note(prompt, cache)
 
         shorter = kwargs["input_ids"].shape[1]

@@ -15,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from .memory import drop_trace, trace_of
 from .models import Family
+from .models.base import RAW_PIXELS
 from .prompt import PrunedPrompt, has_video, vision_inputs
 
 PROMPT = "_sharpv_prompt"
@@ -100,11 +101,11 @@ def next_pass(prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]) -> 
     """``forward`` on a cache with a pruned prompt: positions of the new tokens, and the mask without dropped columns.
 
     Raises:
-        ValueError: a video beside a cache that holds one.
+        ValueError: an image or video beside a cache that holds a pruned prompt, or a mask of another length.
     """
-    if has_video(inputs):
+    if any(inputs.get(pixels) is not None for pixels in RAW_PIXELS.values()):
         raise ValueError(
-            "a video was passed together with a cache that already holds a pruned prompt: "
+            "an image or video was passed together with a cache that already holds a pruned prompt: "
             "pass only the new tokens, or start with a new cache"
         )
     tokens = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"]
