@@ -9,7 +9,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import sharpv
+from sharpv.memory import CACHE
 from sharpv.prompt import PrunedPrompt
+
+
+def on(cache: Any) -> dict[str, Any]:
+    """The argument of ``generate`` and ``forward`` that hands over a cache."""
+    return {CACHE: cache}
+
+
+def cache_of(out: Any) -> Any:
+    """The cache that an output brings."""
+    return getattr(out, CACHE)
 
 
 def pruned_prompt(cache: Any) -> PrunedPrompt:
@@ -58,7 +69,7 @@ def masked_dense_logits(
     steps = torch.arange(1, new.shape[1] + 1)
     positions = torch.cat([positions, positions[..., -1:] + steps], dim=-1)
     out = model(**{**inputs, "attention_mask": keep.long(), "position_ids": positions[..., :length]}, use_cache=True)
-    logits, cache = [out.logits[:, -1]], out.past_key_values
+    logits, cache = [out.logits[:, -1]], cache_of(out)
     handles = []
     for index, layer in enumerate(model.base_model.language_model.layers):
         if hidden_in_decode is not None:
@@ -68,7 +79,7 @@ def masked_dense_logits(
             seen = torch.cat([keep.long(), torch.ones(batch, step + 1, dtype=torch.long)], dim=1)
             place = positions[..., length + step : length + step + 1]
             token = new[:, step : step + 1]
-            out = model(input_ids=token, attention_mask=seen, position_ids=place, past_key_values=cache)
+            out = model(input_ids=token, attention_mask=seen, position_ids=place, **on(cache))
             logits.append(out.logits[:, -1])
     finally:
         for handle in handles:
@@ -78,7 +89,7 @@ def masked_dense_logits(
 
 def _hide(index: int, columns: Tensor):
     def hook(module, args, kwargs):
-        mask, cache = kwargs["attention_mask"], kwargs["past_key_values"]
+        mask, cache = kwargs["attention_mask"], kwargs[CACHE]
         query = (args[0] if args else kwargs["hidden_states"]).shape[1]
         length = cache.get_seq_length(index) + query
         hide = torch.zeros(len(columns), length, dtype=torch.bool)

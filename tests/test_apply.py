@@ -14,7 +14,7 @@ from transformers import DynamicCache, GenerationConfig, GPT2Config, GPT2LMHeadM
 import sharpv
 import tiny
 from conftest import build
-from reference import full_positions, masked_dense_logits, patch_columns, pruned_prompt
+from reference import cache_of, full_positions, masked_dense_logits, on, patch_columns, pruned_prompt
 from sharpv import SharpV, Uniform
 from sharpv.models import find_family
 from sharpv.prompt import prune
@@ -127,7 +127,7 @@ def test_static_cache_and_chunked_prefill_without_memory(model, family):
         plain = model.generate(**inputs, max_new_tokens=3, **GREEDY)
         chunked = model.generate(**inputs, max_new_tokens=3, prefill_chunk_size=7, **GREEDY)
         static = StaticCache(config=model.config, max_cache_len=inputs["input_ids"].shape[1] + 3)
-        still = model.generate(**inputs, max_new_tokens=3, past_key_values=static, disable_compile=True, **GREEDY)
+        still = model.generate(**inputs, max_new_tokens=3, **on(static), disable_compile=True, **GREEDY)
     torch.testing.assert_close(logits_of(plain), logits_of(chunked), atol=1e-5, rtol=0)
     torch.testing.assert_close(logits_of(plain), logits_of(still), atol=1e-5, rtol=0)
 
@@ -138,7 +138,7 @@ def test_forward_with_labels(model, family, side):
     labels = torch.where(inputs["input_ids"] < 10, -100, inputs["input_ids"])
     with sharpv.apply(model, memory=None):
         out = model(**inputs, labels=labels)
-    prompt = pruned_prompt(out.past_key_values)
+    prompt = pruned_prompt(cache_of(out))
     reference = model(**{**inputs, "attention_mask": prompt.keep.long(), "position_ids": full_positions(model, inputs)})
     assert out.logits.shape[1] == prompt.keep.sum(1).max()
     for row in range(2):
@@ -164,7 +164,7 @@ def test_a_decoding_loop_by_hand_equals_generate(model, family, positions, with_
         for step in range(3):
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)  # as if nothing had been pruned
             extra = {"attention_mask": mask} if with_mask else {}
-            out = model(input_ids=new[:, step : step + 1], past_key_values=out.past_key_values, **extra)
+            out = model(input_ids=new[:, step : step + 1], **on(cache_of(out)), **extra)
             steps.append(out.logits[:, -1])
     torch.testing.assert_close(torch.stack(steps, dim=1), logits_of(expected), atol=1e-5, rtol=0)
 
@@ -173,7 +173,7 @@ def test_packed_positions_number_the_shorter_prompt(model, family):
     inputs = inputs_of(family)
     with sharpv.apply(model, positions="packed"):
         out = model.generate(**inputs, max_new_tokens=1, **GREEDY)
-    prompt = pruned_prompt(out.past_key_values)
+    prompt = pruned_prompt(cache_of(out))
     for row, real in enumerate(prompt.inputs["attention_mask"].bool()):
         numbered = prompt.inputs["position_ids"][..., row, :][..., real]
         assert torch.equal(numbered, torch.arange(int(real.sum())).expand_as(numbered))
@@ -191,7 +191,7 @@ def test_images_beside_videos_are_untouched(model, family, prompt):
     inputs = inputs_of(family, [prompt])
     with sharpv.apply(model, memory=None):
         out = model.generate(**inputs, max_new_tokens=3, **GREEDY)
-    keep = pruned_prompt(out.past_key_values).keep
+    keep = pruned_prompt(cache_of(out)).keep
     image = inputs["input_ids"] == model.config.image_token_id
     assert image.any() and keep[image].all() and not keep.all()
     reference = masked_dense_logits(model, inputs, keep, out.sequences[:, -3:])
@@ -227,7 +227,7 @@ def test_three_turns_on_one_cache(model, family, prompts, memory, pixels_again):
     inputs = inputs_of(family, prompts)
     with sharpv.apply(model, memory=memory) as handle:
         cache = DynamicCache(config=model.config)
-        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=3, **GREEDY)
+        first = model.generate(**inputs, **on(cache), max_new_tokens=3, **GREEDY)
         turns, logits = [first], [logits_of(first)]
         for question in (16, 17):
             ids = torch.cat([turns[-1].sequences, torch.full((len(prompts), 2), question)], dim=1)
@@ -237,7 +237,7 @@ def test_three_turns_on_one_cache(model, family, prompts, memory, pixels_again):
             again = {**(inputs if pixels_again else {}), "input_ids": ids, "attention_mask": mask}
             if "mm_token_type_ids" in again:
                 again["mm_token_type_ids"] = torch.where(ids == tiny.VIDEO, 2, 0)
-            turns.append(model.generate(**again, past_key_values=cache, max_new_tokens=3, **GREEDY))
+            turns.append(model.generate(**again, **on(cache), max_new_tokens=3, **GREEDY))
             logits.append(logits_of(turns[-1]))
         report = handle.report
     assert report is not None and len(report.videos) == len(prompts)
@@ -257,20 +257,20 @@ def test_a_new_video_in_a_later_turn_is_refused(model, family):
     inputs = inputs_of(family, ONE)
     with sharpv.apply(model):
         cache = DynamicCache(config=model.config)
-        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=2)
+        first = model.generate(**inputs, **on(cache), max_new_tokens=2)
         both = inputs_of(family, [[*ONE[0], *first[0, -2:].tolist(), Clip(9), 12]])
         with pytest.raises(ValueError, match="a new image or video in a later turn on a pruned cache"):
-            model.generate(**both, past_key_values=cache, max_new_tokens=2)
+            model.generate(**both, **on(cache), max_new_tokens=2)
         with pytest.raises(ValueError, match="this cache holds another pruned prompt"):
-            model.generate(**inputs_of(family, PROMPTS[1:]), past_key_values=cache, max_new_tokens=2)
+            model.generate(**inputs_of(family, PROMPTS[1:]), **on(cache), max_new_tokens=2)
         with pytest.raises(ValueError, match="an image or video was passed together with a cache"):
-            model(**inputs, past_key_values=cache)
+            model(**inputs, **on(cache))
     text = inputs_of(family, [[10, 11, 12]])
     with sharpv.apply(model):
         cache = DynamicCache(config=model.config)
-        model.generate(**text, past_key_values=cache, max_new_tokens=2)
+        model.generate(**text, **on(cache), max_new_tokens=2)
         with pytest.raises(ValueError, match="a new video in a later turn cannot be pruned into a cache that already"):
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=2)
+            model.generate(**inputs, **on(cache), max_new_tokens=2)
 
 
 # on and off -----------------------------------------------------------------------------------------------------------

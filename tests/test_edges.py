@@ -13,6 +13,7 @@ from transformers import DynamicCache, GenerationConfig
 
 import sharpv
 import tiny
+from reference import cache_of, on
 from sharpv import Random, SharpV
 from tiny import Clip
 
@@ -39,17 +40,28 @@ def test_the_dynamic_cache_may_be_asked_for_by_name(model, family):
     assert torch.equal(plain, named) and configured.shape == plain.shape
 
 
+def test_a_cache_may_be_handed_over_by_its_older_name(model, family):
+    inputs = inputs_of(family, ONE)
+    with sharpv.apply(model, memory=tiny.HIGH_M) as handle:
+        plain = model.generate(**inputs, max_new_tokens=3)
+        cache = DynamicCache(config=model.config)
+        named = model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+        assert cache.get_seq_length() > 0 and handle.report.kv_bytes is not None
+        later = model(input_ids=torch.tensor([[16]]), past_key_values=cache)
+    assert torch.equal(plain, named) and cache_of(later) is cache
+
+
 def test_a_cache_that_was_reset_is_an_ordinary_one(model, family):
     text = inputs_of(family, [[10, 11, 12, 13, 14, 15]])
     dense = model.generate(**text, max_new_tokens=3, **GREEDY)
     with sharpv.apply(model, memory=tiny.HIGH_M):
         cache = DynamicCache(config=model.config)
-        model.generate(**inputs_of(family, ONE), past_key_values=cache, max_new_tokens=3)
+        model.generate(**inputs_of(family, ONE), **on(cache), max_new_tokens=3)
         cache.reset()
-        after = model.generate(**text, past_key_values=cache, max_new_tokens=3, **GREEDY)
+        after = model.generate(**text, **on(cache), max_new_tokens=3, **GREEDY)
         torch.testing.assert_close(logits_of(after), logits_of(dense), atol=1e-5, rtol=0)
         cache.reset()
-        again = model.generate(**inputs_of(family, PROMPTS[1:]), past_key_values=cache, max_new_tokens=3, **GREEDY)
+        again = model.generate(**inputs_of(family, PROMPTS[1:]), **on(cache), max_new_tokens=3, **GREEDY)
         fresh = model.generate(**inputs_of(family, PROMPTS[1:]), max_new_tokens=3, **GREEDY)
     torch.testing.assert_close(logits_of(again), logits_of(fresh), atol=1e-5, rtol=0)
 
@@ -58,22 +70,22 @@ def test_a_retry_on_a_filled_cache_is_refused(model, family):
     inputs = inputs_of(family, ONE)
     with sharpv.apply(model):
         cache = DynamicCache(config=model.config)
-        model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+        model.generate(**inputs, **on(cache), max_new_tokens=3)
         with pytest.raises(ValueError, match="the cache already holds"):
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+            model.generate(**inputs, **on(cache), max_new_tokens=3)
 
 
 def test_a_forgotten_cache_needs_the_memory_stage(model, family):
     inputs = inputs_of(family, ONE)
     with sharpv.apply(model, memory=tiny.HIGH_M):
         cache = DynamicCache(config=model.config)
-        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=3)
+        first = model.generate(**inputs, **on(cache), max_new_tokens=3)
     ids = torch.cat([first, torch.tensor([[16, 17]])], dim=1)
     with sharpv.apply(model, memory=None):
         with pytest.raises(ValueError, match="has forgotten visual entries"):
-            model.generate(input_ids=ids, past_key_values=cache, max_new_tokens=3)
+            model.generate(input_ids=ids, **on(cache), max_new_tokens=3)
         with pytest.raises(ValueError, match="has forgotten visual entries"):
-            model(input_ids=torch.tensor([[16]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[16]]), **on(cache))
 
 
 def test_a_later_turn_on_a_static_cache_that_generate_made(model, family):
@@ -83,7 +95,7 @@ def test_a_later_turn_on_a_static_cache_that_generate_made(model, family):
         for options in ({}, {"cache_implementation": "static", "max_cache_len": 96, "disable_compile": True}):
             first = model.generate(**inputs, max_new_tokens=3, **GREEDY, **options)
             ids = torch.cat([first.sequences, torch.tensor([[16, 17]])], dim=1)
-            cache = {"past_key_values": first.past_key_values, "disable_compile": True}
+            cache = {**on(cache_of(first)), "disable_compile": True}
             turns.append(model.generate(input_ids=ids, max_new_tokens=3, **cache, **GREEDY))
     torch.testing.assert_close(logits_of(turns[0]), logits_of(turns[1]), atol=1e-5, rtol=0)
 
@@ -93,20 +105,20 @@ def test_padding_between_turns_does_not_count(model, family):
     inputs = inputs_of(family)
     with sharpv.apply(model, memory=None):
         cache = DynamicCache(config=model.config)
-        first = model.generate(**inputs, past_key_values=cache, max_new_tokens=3, **GREEDY).sequences
+        first = model.generate(**inputs, **on(cache), max_new_tokens=3, **GREEDY).sequences
         first[1, -1] = tiny.PAD
         ids = torch.cat([first, torch.full((2, 2), 16)], dim=1)
         after = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1]])
         mask = torch.cat([inputs["attention_mask"], after], dim=1)
         extra = {"mm_token_type_ids": torch.where(ids == tiny.VIDEO, 2, 0)} if "mm_token_type_ids" in inputs else {}
         batch = {"input_ids": ids, "attention_mask": mask, **extra}
-        second = model.generate(**batch, past_key_values=cache, max_new_tokens=3, **GREEDY)
+        second = model.generate(**batch, **on(cache), max_new_tokens=3, **GREEDY)
         alone = inputs_of(family, PROMPTS[1:])
         cache = DynamicCache(config=model.config)
-        model.generate(**alone, past_key_values=cache, max_new_tokens=2)
+        model.generate(**alone, **on(cache), max_new_tokens=2)
         said = torch.cat([alone["input_ids"], first[1:, -3:-1], torch.full((1, 2), 16)], dim=1)
         single = model.generate(
-            input_ids=said, attention_mask=torch.ones_like(said), past_key_values=cache, max_new_tokens=3, **GREEDY
+            input_ids=said, attention_mask=torch.ones_like(said), **on(cache), max_new_tokens=3, **GREEDY
         )
     torch.testing.assert_close(logits_of(second)[1], logits_of(single)[0], atol=1e-5, rtol=0)
 
@@ -193,7 +205,7 @@ def test_layers_with_a_sliding_window_are_left_alone(monkeypatch):
     assert [len(row) for row in handle.report.similarity] == [0, 1, 0, 1]
     assert handle.report.forgotten[3] == [True]
     assert handle.report.dense_kv_bytes == sum(
-        t.numel() * 4 for layer in dense.past_key_values.layers for t in (layer.keys, layer.values)
+        t.numel() * 4 for layer in cache_of(dense).layers for t in (layer.keys, layer.values)
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import sharpv
 import tiny
 from conftest import build
-from reference import masked_dense_logits, pruned_prompt
+from reference import cache_of, masked_dense_logits, pruned_prompt
 from sharpv import Random, SharpV, Uniform
 from tiny import Clip
 
@@ -62,7 +62,7 @@ def test_pruned_equals_dense_with_the_dropped_tokens_masked(family, attention, m
     model = build(family, attention)
     inputs = tiny.FAMILIES[family].inputs(PROMPTS)
     out, logits = run(model, inputs, method)
-    keep = pruned_prompt(out.past_key_values).keep
+    keep = pruned_prompt(cache_of(out)).keep
     assert keep.sum() < inputs["attention_mask"].sum()
     new = out.sequences[:, inputs["input_ids"].shape[1] :]
     reference = masked_dense_logits(model, inputs, keep, new)
@@ -109,7 +109,7 @@ def test_exact_count_where_a_count_was_asked(model, family, method, retention):
 def test_order_is_preserved(model, family, method):
     inputs = tiny.FAMILIES[family].inputs(PROMPTS)
     out, _ = run(model, inputs, method)
-    prompt = pruned_prompt(out.past_key_values)
+    prompt = pruned_prompt(cache_of(out))
     video = model.config.video_token_id
     for row in range(len(PROMPTS)):
         full = inputs["input_ids"][row][prompt.keep[row]]
@@ -180,7 +180,7 @@ def test_two_videos_are_pruned_independently(model, family, method):
     for order in ((1, 2), (2, 1), (1, 3)):
         inputs = builder.inputs([[10, Clip(order[0]), 11, Clip(order[1]), 12]])
         out, _ = run(model, inputs, method)
-        videos = pruned_prompt(out.past_key_values).videos
+        videos = pruned_prompt(cache_of(out)).videos
         kept[order] = {seed: video.keep for seed, video in zip(order, videos)}
     assert torch.equal(kept[1, 2][1], kept[2, 1][1])
     assert torch.equal(kept[1, 2][2], kept[2, 1][2])

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 import sharpv
 import tiny
 from conftest import build
-from reference import masked_dense_logits, patch_columns, pruned_prompt
+from reference import cache_of, masked_dense_logits, on, patch_columns, pruned_prompt
 from sharpv.criteria import Cosine, LayerView, get_criterion
 from sharpv.memory import ForgettingLayer, kv_bytes, trace_of
 from tiny import Clip
@@ -59,7 +59,7 @@ def generate(model, inputs, memory, **options):
 def test_equals_a_dense_cache_with_a_per_layer_mask(family, attention, chosen):
     model, inputs = build(family, attention), tiny.FAMILIES[family].inputs(PROMPTS)
     out, logits, _ = generate(model, inputs, chosen)
-    prompt = pruned_prompt(out.past_key_values)
+    prompt = pruned_prompt(cache_of(out))
     new = out.sequences[:, inputs["input_ids"].shape[1] :]
     patches = patch_columns(model, inputs)
     hidden = {layer: patches & torch.tensor(flags)[:, None] for layer, flags in enumerate(chosen.flags)}
@@ -94,7 +94,7 @@ def test_the_curve_is_the_mean_cosine_to_the_first_layer(model, family):
     out, _, report = generate(model, inputs, 0.2)
     for hook in hooks:
         hook.remove()
-    visual = pruned_prompt(out.past_key_values).visual[0]
+    visual = pruned_prompt(cache_of(out)).visual[0]
     for index, (value,) in enumerate(report.similarity):
         cosine = torch.cosine_similarity(seen[index][0, visual], seen[0][0, visual], dim=-1)
         assert value == pytest.approx(cosine.mean().item(), abs=1e-5)
@@ -106,7 +106,7 @@ def test_bytes_are_really_freed(model, family):
     inputs = tiny.FAMILIES[family].inputs(PROMPTS[:1])
     out, _, report = generate(model, inputs, FIRST)
     whole, _, kept = generate(model, inputs, None)
-    cache, visual = out.past_key_values, report.kept
+    cache, visual = cache_of(out), report.kept
     length = out.sequences.shape[1] - 1 - pruned_prompt(cache).removed
     for index, layer in enumerate(cache.layers):
         stored = length - visual * FIRST.flags[index][0]
@@ -114,11 +114,11 @@ def test_bytes_are_really_freed(model, family):
         assert layer.keys.untyped_storage().nbytes() == layer.keys.numel() * 4
         assert layer.get_seq_length() == length
     assert report.kv_bytes == kv_bytes(cache) == sum(t.numel() * 4 for x in cache.layers for t in (x.keys, x.values))
-    assert kept.kv_bytes == kv_bytes(whole.past_key_values) > report.kv_bytes
+    assert kept.kv_bytes == kv_bytes(cache_of(whole)) > report.kv_bytes
     assert report.dense_kv_bytes == kept.dense_kv_bytes
     # and the dense figure is what a dense run stores
     dense = model.generate(**inputs, max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True)
-    assert report.dense_kv_bytes == kv_bytes(dense.past_key_values)
+    assert report.dense_kv_bytes == kv_bytes(cache_of(dense))
 
 
 def test_three_retentions(model, family):
@@ -229,7 +229,7 @@ def test_a_user_s_empty_dynamic_cache_learns_to_forget(model, family):
     inputs = tiny.FAMILIES[family].inputs(PROMPTS[:1])
     for cache in (DynamicCache(), DynamicCache(config=model.config)):
         with sharpv.apply(model, memory=FIRST) as handle:
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=2)
+            model.generate(**inputs, **on(cache), max_new_tokens=2)
         assert len(cache.layers) == tiny.LAYERS and trace_of(cache) is not None
         assert handle.report.kv_bytes == kv_bytes(cache) < handle.report.dense_kv_bytes
 

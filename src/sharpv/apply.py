@@ -24,7 +24,7 @@ from .budget import Budget
 from .conversation import later_turn, next_pass, prompt_on, refuse_lost_entries, refuse_new_video, release, remember
 from .covers import Cover, FullPromptStreamer, UnexpandableFeatures, with_full_prompt
 from .criteria import Criterion, get_criterion
-from .memory import MemoryStage, enable_forgetting, new_cache, trace_of
+from .memory import CACHE, MemoryStage, enable_forgetting, new_cache, take_cache, trace_of
 from .methods import Method, get_method
 from .models import find_family
 from .prompt import PrunedPrompt, Settings, has_video, prune
@@ -187,7 +187,7 @@ class Handle:
         """The model's ``generate`` on the shorter prompt; what it returns begins with the full prompt."""
         if inputs is not None:
             kwargs["input_ids"] = inputs
-        cache = kwargs.get("past_key_values")
+        cache = take_cache(kwargs)
         release(cache)
         before = prompt_on(cache)
         if before is None and not has_video(kwargs):
@@ -206,7 +206,7 @@ class Handle:
         else:
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
             if option("use_cache") is not False and option("cache_implementation") in (None, "dynamic"):
-                kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
+                kwargs[CACHE] = cache = self._prepare_cache(cache, prompt)
                 kwargs["cache_implementation"] = None
 
         # what the caller counts in full prompts is counted in shorter ones here
@@ -223,7 +223,7 @@ class Handle:
             out = original(None, generation_config, *args, **kwargs)
         finally:
             self._generating = False
-        made = getattr(out, "past_key_values", None)
+        made = getattr(out, CACHE, None)
         if made is not None and cache is None:  # one that transformers made, static or quantized
             remember(made, prompt)
         self._note(prompt, cache)
@@ -268,7 +268,7 @@ class Handle:
             kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
         if self._generating:
             return original(**self._joined(kwargs))
-        cache = kwargs.get("past_key_values")
+        cache = take_cache(kwargs)
         release(cache)
         before = prompt_on(cache)
         prompt = None
@@ -280,7 +280,7 @@ class Handle:
             if wants_cache is None:
                 wants_cache = getattr(self.model.config.get_text_config(), "use_cache", True)
             if wants_cache:
-                kwargs["past_key_values"] = cache = self._prepare_cache(cache, prompt)
+                kwargs[CACHE] = cache = self._prepare_cache(cache, prompt)
         elif before is not None:
             self._refuse_cache(cache)
             kwargs = next_pass(before, cache, kwargs)

@@ -22,8 +22,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
+from transformers.utils import ModelOutput
 
 from .criteria import Criterion, LayerView
+
+OLD_CACHE = "past_key_values"
+CACHE = "cache" if hasattr(ModelOutput, OLD_CACHE) else OLD_CACHE
+"""What ``generate``, ``forward``, decoder layers and their outputs call the cache: transformers 5.24 renamed it, and
+lets its outputs answer to the old name."""
 
 
 class ForgettingLayer(DynamicLayer):
@@ -158,6 +164,13 @@ class MemoryTrace:
 TRACE = "_sharpv_memory"
 
 
+def take_cache(kwargs: dict[str, Any]) -> Any:
+    """The cache among keyword arguments, whose old name is replaced by this transformers' own."""
+    if OLD_CACHE in kwargs:
+        kwargs.setdefault(CACHE, kwargs.pop(OLD_CACHE))
+    return kwargs.get(CACHE)
+
+
 def new_cache(config: PreTrainedConfig) -> DynamicCache:
     """The cache that ``generate`` would make for this model."""
     return DynamicCache(config=config.get_text_config(decoder=True))
@@ -226,7 +239,7 @@ class MemoryStage:
 
     def before(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Keep the first layer's input for comparison; hide forgotten columns from the attention mask."""
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         trace = trace_of(cache)
         if cache is None or trace is None:
             return None
@@ -248,7 +261,7 @@ class MemoryStage:
 
     def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """At prefill, once the layer has attended: measure, decide, forget."""
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         trace = trace_of(cache)
         if cache is None or trace is None or trace.reference is None:
             return
