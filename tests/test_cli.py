@@ -92,10 +92,16 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
         (("--device", "abacus"), "device 'abacus' is not available"),
         (("--dtype", "int4"), "dtype must be auto, float32, float16 or bfloat16, got 'int4'"),
         (("--model", "no/such-model-here"), "cannot load the model 'no/such-model-here'"),
+        (("--model", "/no/such/folder"), "cannot load the model '/no/such/folder': there is no such directory"),
     ],
 )
 def test_wrong_options_end_with_one_sentence(clip, options, message):
     _assert_refused(run("ask", clip, "What moves?", *options), message)
+
+
+def test_pocket_says_what_it_knows(clip):
+    result = run("ask", clip, "What moves?")
+    assert result.exit_code == 0 and "pocket knows only its own synthetic world" in " ".join(result.stderr.split())
 
 
 def test_a_family_without_support_is_refused_before_its_weights_are_read(clip, tmp_path):

@@ -19,6 +19,7 @@ from .video import Clip
 
 POCKET = "pocket"
 """Name of the embedded model wherever a model is named."""
+SMALL_WORLD = "pocket knows only its own synthetic world: on any other clip its answers mean nothing"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[P
         loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
         processor = AutoProcessor.from_pretrained(model)
     except OSError as error:
-        raise ValueError(f"cannot load the model {str(model)!r}: {str(error).splitlines()[0]}") from error
+        where = "" if Path(model).is_dir() else "there is no such directory, and as a hub id: "
+        raise ValueError(f"cannot load the model {str(model)!r}: {where}{str(error).splitlines()[0]}") from error
     return loaded.to(device).eval(), processor
 
 

@@ -1,4 +1,4 @@
-"""The command line: thin, on top of :mod:`sharpv.ask` and the door."""
+"""The command line: thin, on top of :mod:`sharpv.asking` and the door."""
 
 from __future__ import annotations
 
@@ -112,6 +112,8 @@ def ask(
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    if model == asking.POCKET:
+        err.print(f"[dim]{asking.SMALL_WORLD}[/]", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
