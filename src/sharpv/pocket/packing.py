@@ -1,0 +1,192 @@
+"""Many questions behind one video: they share the visual prefix, and a block mask keeps them apart.
+
+``[<bos>, visual tokens, newline, question 1 + answer 1, question 2 + answer 2, ...]``; a question sees the
+prefix and itself, and its positions continue the prefix as if it were alone. Hence the logits are those of one
+prompt per question, at a fraction of the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .questions import LETTERS, Question
+from .tokens import ANSWER, BOS, EOS, build_tokenizer, vocabulary
+
+if TYPE_CHECKING:
+    from transformers import LlavaOnevisionForConditionalGeneration
+
+IGNORE = -100
+_NO_BLOCK = -1
+_CLOSING = len(["only", "give", "the", "best", "option", ".", "<ans>"])
+"""Tokens of a multiple choice after its last option."""
+
+
+@dataclass(frozen=True)
+class TokenisedQuestion:
+    """Token ids of a question (ending in <ans>) and of its answer (ending in <eos>)."""
+
+    family: str
+    form: str
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer) - 1
+
+    def verdicts(self) -> list[tuple[int, str]]:
+        """Of a multiple choice: where each option ends, and "yes" if it is the true one, else "no"."""
+        if self.form != "choice":
+            return []
+        letters = _letter_ids()
+        starts = [index for index, token in enumerate(self.prompt) if token in letters]
+        ends = [*(start - 1 for start in starts[1:]), len(self.prompt) - _CLOSING - 1]
+        said = ["yes" if self.prompt[start] == self.answer[0] else "no" for start in starts]
+        return list(zip(ends, said, strict=True))
+
+
+@cache
+def _tokenizer():  # type: ignore[no-untyped-def]
+    return build_tokenizer()
+
+
+@cache
+def _letter_ids() -> frozenset[int]:
+    return frozenset(vocabulary().index(letter) for letter in LETTERS)
+
+
+def tokenise(questions: Sequence[Question]) -> list[TokenisedQuestion]:
+    """Token ids of each question and its answer."""
+    encode = _tokenizer()
+    prompts = encode([f"{question.prompt} {ANSWER}" for question in questions])["input_ids"]
+    answers = encode([f"{question.answer} {EOS}" for question in questions])["input_ids"]
+    return [
+        TokenisedQuestion(question.family, question.form, tuple(prompt), tuple(answer))
+        for question, prompt, answer in zip(questions, prompts, answers, strict=True)
+    ]
+
+
+@dataclass
+class Packed:
+    """Questions of a batch of videos laid end to end; all tensors are (videos, tokens)."""
+
+    ids: Tensor
+    block: Tensor
+    """Which question a token belongs to; -1 is padding."""
+    offset: Tensor
+    """Position within the question."""
+    target: Tensor
+    """The next token where that is part of an answer, else IGNORE."""
+    weight: Tensor
+    """Weight of the target in the loss."""
+
+    def to(self, device: torch.device | str) -> Packed:
+        """The same on another device."""
+        return Packed(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def pack(
+    questions: Sequence[Sequence[TokenisedQuestion]],
+    weigh: Callable[[TokenisedQuestion], float] = lambda question: 1.0,
+    hints: bool = False,
+) -> Packed:
+    """Lay the questions of each video end to end and pad to the longest video.
+
+    ``weigh`` gives the weight of an answer's tokens in the loss. With ``hints`` there is a target at the end of each
+    option of a multiple choice too: "yes" if it is the true one, else "no".
+    """
+    shape = (len(questions), max(sum(map(len, of_video)) for of_video in questions))
+    packed = Packed(
+        ids=torch.zeros(shape, dtype=torch.long),
+        block=torch.full(shape, _NO_BLOCK),
+        offset=torch.zeros(shape, dtype=torch.long),
+        target=torch.full(shape, IGNORE),
+        weight=torch.zeros(shape),
+    )
+    for row, of_video in enumerate(questions):
+        start = 0
+        for index, question in enumerate(of_video):
+            stop = start + len(question)
+            answer_start = start + len(question.prompt) - 1
+            packed.ids[row, start:stop] = torch.tensor(question.prompt + question.answer[:-1])
+            packed.block[row, start:stop] = index
+            packed.offset[row, start:stop] = torch.arange(len(question))
+            packed.target[row, answer_start:stop] = torch.tensor(question.answer)
+            packed.weight[row, answer_start:stop] = weigh(question)
+            for end, said in question.verdicts() if hints else ():
+                packed.target[row, start + end] = vocabulary().index(said)
+                packed.weight[row, start + end] = 1.0
+            start = stop
+    return packed
+
+
+@dataclass
+class Prefix:
+    """The visual tokens that are kept. ``features`` (videos, kept, hidden), the others (videos, kept)."""
+
+    features: Tensor
+    positions: Tensor
+    valid: Tensor
+    """False where a video keeps fewer tokens than the others of the batch."""
+    end: Tensor
+    """Position of the newline token, (videos,)."""
+
+
+def prefix_of(features: Tensor, keep: Tensor, positions: str = "original") -> Prefix:
+    """Gather the kept tokens of ``features`` (videos, tokens, hidden) under the mask ``keep`` (videos, tokens).
+
+    With ``"original"`` positions a token stays where it is in the full prompt, with ``"packed"`` the gaps close.
+    """
+    if positions not in ("original", "packed"):
+        raise ValueError(f"positions must be 'original' or 'packed', got {positions!r}")
+    counts = keep.sum(1)
+    most = max(int(counts.max()), 1)
+    index = keep.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    valid = torch.arange(most, device=keep.device) < counts[:, None]
+    gathered = features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
+    if positions == "original":
+        place, end = index + 1, torch.full_like(counts, features.shape[1] + 1)
+    else:
+        place, end = torch.arange(1, most + 1, device=keep.device).expand_as(index), counts + 1
+    return Prefix(gathered, place, valid, end)
+
+
+def attention_mask(prefix: Prefix, block: Tensor) -> Tensor:
+    """Boolean (videos, 1, tokens, tokens), True where a token may look."""
+    videos, kept = prefix.valid.shape
+    head, total = kept + 2, kept + 2 + block.shape[1]
+    ends = prefix.valid.new_ones(videos, 1)
+    seen = torch.cat([ends, prefix.valid, ends], 1)
+    allowed = torch.zeros(videos, total, total, dtype=torch.bool, device=block.device)
+    allowed[:, :, :head] = seen[:, None]
+    allowed[:, head:, head:] = block[:, :, None] == block[:, None]
+    allowed = allowed.tril_()
+    allowed.diagonal(dim1=1, dim2=2).fill_(True)
+    return allowed[:, None]
+
+
+def forward(
+    model: LlavaOnevisionForConditionalGeneration, prefix: Prefix, packed: Packed, hidden_states: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    """Run the text model: (hidden states of the question tokens, those of all tokens per layer if asked for)."""
+    inner = model.model
+    embed = inner.language_model.embed_tokens
+    videos, kept = prefix.valid.shape
+    bos = embed(torch.full((videos, 1), vocabulary().index(BOS), device=packed.ids.device))
+    newline = inner.image_newline.expand(videos, 1, -1)
+    embeds = torch.cat([bos, prefix.features, newline, embed(packed.ids)], 1)
+    end = prefix.end[:, None]
+    places = torch.cat([torch.zeros_like(end), prefix.positions, end, end + 1 + packed.offset], 1)
+    output = inner.language_model(
+        inputs_embeds=embeds,
+        attention_mask=attention_mask(prefix, packed.block),
+        position_ids=places,
+        output_hidden_states=hidden_states,
+        use_cache=False,
+    )
+    return output.last_hidden_state[:, kept + 2 :], output.hidden_states
