@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import sharpv
+import tiny
 from sharpv.memory import CACHE
 from sharpv.prompt import PrunedPrompt
 
@@ -29,14 +32,13 @@ def pruned_prompt(cache: Any) -> PrunedPrompt:
 
 
 def patch_columns(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """(B, L) bool: placeholders of video patches, without LLaVA-OneVision's newline and Video-LLaVA's class tokens."""
-    columns = inputs["input_ids"] == model.config.video_token_id
-    if model.config.model_type == "video_llava":
-        columns = columns & ((columns.cumsum(1) - 1) % 10 != 0)
-    if model.config.model_type == "llava_onevision":
-        last = columns & ~torch.nn.functional.pad(columns, (0, 1))[:, 1:]
-        columns = columns & ~last
-    return columns
+    """(B, L) bool: placeholders of video patches, without newlines and class tokens."""
+    return tiny.FAMILIES[model.config.model_type].patch_columns(inputs)
+
+
+def stock(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs that the stock model understands."""
+    return {name: value for name, value in inputs.items() if name != "video_frames"}
 
 
 def full_positions(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
@@ -46,45 +48,118 @@ def full_positions(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def masked_dense_logits(
+def prompt_logits(model: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> list[Tensor]:
+    """Per sample, the reference's logits at the columns that are kept."""
+    if hybrid(model):
+        embeddings, mask, places = _short(model, inputs, keep)
+        out = model.get_decoder()(inputs_embeds=embeddings, attention_mask=mask, position_ids=places)
+        return [model.lm_head(states[real]) for states, real in zip(out.last_hidden_state, mask.bool())]
+    masked = {"attention_mask": keep.long(), "position_ids": full_positions(model, inputs)}
+    return [logits[kept] for logits, kept in zip(model(**{**stock(inputs), **masked}).logits, keep)]
+
+
+@torch.no_grad()
+def reference_logits(
     model: PreTrainedModel,
     inputs: dict[str, Any],
     keep: Tensor,
     new: Tensor,
-    hidden_in_decode: dict[int, Tensor] | None = None,
+    forgotten: Sequence[Sequence[bool]] | None = None,
 ) -> Tensor:
-    """Logits of the stock, unpruned model with dropped columns masked, teacher forced.
+    """Logits of the stock model, teacher forced, that a pruned run must equal.
+
+    They are those of the unpruned model with dropped columns masked, or for models whose convolutions, states or
+    windows see masked tokens too, of the short sequence itself, put together by hand.
 
     Args:
         keep: (B, L) bool columns of the full prompt that may be seen.
         new: (B, k) tokens that follow.
-        hidden_in_decode: per decoder layer, (B, L) bool columns that decoding must not see (the memory stage).
+        forgotten: per decoder layer and sample, whether decoding must not see the video (the memory stage).
 
     Returns:
         (B, k, V): logits before each of the new tokens.
     """
     assert sharpv.Handle.of(model) is None
+    rows = [(layer, torch.tensor(row)[:, None]) for layer, row in enumerate(forgotten or []) if row]
+    hidden = [(layer, patch_columns(model, inputs) & row) for layer, row in rows]
+    if hybrid(model):
+        return _short_logits(model, inputs, keep, new, [(layer, _shorten(columns, keep)) for layer, columns in hidden])
+    return _masked_logits(model, inputs, keep, new, hidden)
+
+
+def hybrid(model: PreTrainedModel) -> bool:
+    """Whether hiding a token by a mask is not the same as leaving it out."""
+    return bool(tiny.FAMILIES[model.config.model_type].hybrid)
+
+
+def _masked_logits(
+    model: PreTrainedModel, inputs: dict[str, Any], keep: Tensor, new: Tensor, hidden: list[tuple[int, Tensor]]
+) -> Tensor:
     batch, length = inputs["input_ids"].shape
     positions = full_positions(model, inputs)
     steps = torch.arange(1, new.shape[1] + 1)
     positions = torch.cat([positions, positions[..., -1:] + steps], dim=-1)
-    out = model(**{**inputs, "attention_mask": keep.long(), "position_ids": positions[..., :length]}, use_cache=True)
+    prompt = {**stock(inputs), "attention_mask": keep.long(), "position_ids": positions[..., :length]}
+    out = model(**prompt, use_cache=True)
     logits, cache = [out.logits[:, -1]], cache_of(out)
-    handles = []
-    for index, layer in enumerate(model.base_model.language_model.layers):
-        if hidden_in_decode is not None:
-            handles.append(layer.register_forward_pre_hook(_hide(index, hidden_in_decode[index]), with_kwargs=True))
-    try:
+    with _hiding(model, hidden):
         for step in range(new.shape[1] - 1):
             seen = torch.cat([keep.long(), torch.ones(batch, step + 1, dtype=torch.long)], dim=1)
             place = positions[..., length + step : length + step + 1]
             token = new[:, step : step + 1]
             out = model(input_ids=token, attention_mask=seen, position_ids=place, **on(cache))
             logits.append(out.logits[:, -1])
-    finally:
-        for handle in handles:
-            handle.remove()
     return torch.stack(logits, dim=1)
+
+
+def _short_logits(
+    model: PreTrainedModel, inputs: dict[str, Any], keep: Tensor, new: Tensor, hidden: list[tuple[int, Tensor]]
+) -> Tensor:
+    embeddings, mask, places = _short(model, inputs, keep)
+    decoder, logits, cache = model.get_decoder(), [], None
+    for step in range(new.shape[1]):
+        with _hiding(model, hidden if step else []):
+            out = decoder(
+                inputs_embeds=embeddings, attention_mask=mask, position_ids=places, use_cache=True, **on(cache)
+            )
+        cache = cache_of(out)
+        logits.append(model.lm_head(out.last_hidden_state[:, -1]))
+        embeddings = model.get_input_embeddings()(new[:, step : step + 1])
+        places, mask = places[..., -1:] + 1, torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return torch.stack(logits, dim=1)
+
+
+def _short(model: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, mask and positions of the kept columns alone, padded on the left."""
+    seen: dict[str, Tensor] = {}
+    hook = model.get_decoder().register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    model(**{**stock(inputs), "position_ids": full_positions(model, inputs)})
+    hook.remove()
+    mask = _shorten(keep, keep).long()
+    places = torch.stack([_shorten(row, keep) for row in seen["position_ids"]])
+    places[0] = (mask.cumsum(1) - 1).clamp(min=0)  # of multimodal RoPE, the text row
+    return _shorten(seen["inputs_embeds"], keep), mask, places
+
+
+def _shorten(columns: Tensor, keep: Tensor) -> Tensor:
+    """The kept columns of each row of (B, L, ...), aligned to the right and filled with zeros."""
+    short = columns.new_zeros(len(keep), int(keep.sum(1).max()), *columns.shape[2:])
+    for row, kept in enumerate(keep):
+        short[row, short.shape[1] - int(kept.sum()) :] = columns[row, kept]
+    return short
+
+
+@contextmanager
+def _hiding(model: PreTrainedModel, hidden: list[tuple[int, Tensor]]) -> Iterator[None]:
+    layers = model.get_decoder().layers
+    hooks = [
+        layers[index].register_forward_pre_hook(_hide(index, columns), with_kwargs=True) for index, columns in hidden
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _hide(index: int, columns: Tensor):

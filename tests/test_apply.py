@@ -14,9 +14,10 @@ from transformers import DynamicCache, GenerationConfig, GPT2Config, GPT2LMHeadM
 import sharpv
 import tiny
 from conftest import build
-from reference import cache_of, full_positions, masked_dense_logits, on, patch_columns, pruned_prompt
+from reference import cache_of, full_positions, on, patch_columns, prompt_logits, pruned_prompt, reference_logits, stock
 from sharpv import SharpV, Uniform
 from sharpv.models import find_family
+from sharpv.models.base import RAW_PIXELS
 from sharpv.prompt import prune
 from tiny import Clip
 
@@ -115,7 +116,7 @@ def test_sampling_and_several_returned_sequences(model, family):
 
 def test_no_cache(model, family):
     inputs = inputs_of(family)
-    with sharpv.apply(model, "sharpv", positions="packed"):
+    with sharpv.apply(model, memory=None, positions="packed"):
         cached = model.generate(**inputs, max_new_tokens=3, **GREEDY)
         uncached = model.generate(**inputs, max_new_tokens=3, use_cache=False, **GREEDY)
     torch.testing.assert_close(logits_of(cached), logits_of(uncached), atol=1e-5, rtol=0)
@@ -139,11 +140,10 @@ def test_forward_with_labels(model, family, side):
     with sharpv.apply(model, memory=None):
         out = model(**inputs, labels=labels)
     prompt = pruned_prompt(cache_of(out))
-    reference = model(**{**inputs, "attention_mask": prompt.keep.long(), "position_ids": full_positions(model, inputs)})
     assert out.logits.shape[1] == prompt.keep.sum(1).max()
-    for row in range(2):
+    for row, reference in enumerate(prompt_logits(model, inputs, prompt.keep)):
         real = prompt.inputs["attention_mask"][row].bool()
-        torch.testing.assert_close(out.logits[row, real], reference.logits[row, prompt.keep[row]], atol=1e-5, rtol=0)
+        torch.testing.assert_close(out.logits[row, real], reference, atol=1e-5, rtol=0)
     # the loss of the survivors' own next tokens
     kept_labels = prompt.inputs["labels"]
     expected = nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), kept_labels[:, 1:].flatten())
@@ -187,15 +187,55 @@ def test_packed_positions_number_the_shorter_prompt(model, family):
     [[10, Clip(1), 11, Clip(5, image=True), 12], [10, Clip(5, image=True), 11, Clip(1), 12, Clip(2), 13]],
     ids=["video, image", "image, two videos"],
 )
+@pytest.mark.parametrize("family", [name for name, family in tiny.FAMILIES.items() if family.images_beside])
 def test_images_beside_videos_are_untouched(model, family, prompt):
     inputs = inputs_of(family, [prompt])
     with sharpv.apply(model, memory=None):
         out = model.generate(**inputs, max_new_tokens=3, **GREEDY)
     keep = pruned_prompt(cache_of(out)).keep
-    image = inputs["input_ids"] == model.config.image_token_id
+    image = (inputs["input_ids"] == model.config.image_token_id) & ~patch_columns(model, inputs)
     assert image.any() and keep[image].all() and not keep.all()
-    reference = masked_dense_logits(model, inputs, keep, out.sequences[:, -3:])
+    reference = reference_logits(model, inputs, keep, out.sequences[:, -3:])
     torch.testing.assert_close(logits_of(out), reference, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", [name for name, family in tiny.FAMILIES.items() if not family.images_beside])
+def test_images_beside_videos_are_refused_where_the_model_cannot_tell_them(model, family):
+    inputs = inputs_of(family, [[10, Clip(1), 11, Clip(5, image=True), 12]])
+    with sharpv.apply(model), pytest.raises(ValueError, match="one placeholder for both: pass images and videos in"):
+        model.generate(**inputs, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("family", ["internvl", "smolvlm"])
+def test_frames_that_are_images_must_be_named(model, family):
+    inputs = inputs_of(family, ONE)
+    assert inputs["video_frames"] == [4]
+    with sharpv.apply(model, memory=None) as handle:
+        by_number = model.generate(**inputs, max_new_tokens=2)
+        by_span = model.generate(**{**inputs, "video_frames": [(0, 4)]}, max_new_tokens=2)
+        assert torch.equal(by_number, by_span) and handle.report.total == 36
+        two = model.generate(**{**inputs, "video_frames": [1, 3]}, max_new_tokens=2)
+        assert [video.layout.frames for video in handle.report.videos] == [1, 3] and two.shape == by_span.shape
+        model.generate(**{**inputs, "video_frames": [(1, 3)]}, max_new_tokens=2)
+        assert handle.report.total == 18  # the first and the last image are stills
+        handle.report = None
+        still = model.generate(**{**inputs, "video_frames": []}, max_new_tokens=2)
+        assert handle.report is None
+        logits = model(**{**inputs, "video_frames": []}).logits
+        for frames, message in (
+            (None, "its inputs do not tell them from stills: pass video_frames="),
+            ([3], r"video_frames=\[3\] names 3 frames, but there are 4 images"),
+            ([5], r"video_frames=\[5\] names 5 frames, but there are 4 images"),
+            ([0, 4], r"must hold numbers of frames or rising \(start, stop\) pairs, got \[0, 4\]"),
+            ([(2, 4), (1, 2)], "or rising"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                model.generate(**{**inputs, "video_frames": frames}, max_new_tokens=2)
+            with pytest.raises(ValueError, match=message):
+                sharpv.trim(tiny.make(family), {**inputs, "video_frames": frames})
+    assert torch.equal(still, model.generate(**stock(inputs), max_new_tokens=2))
+    assert torch.equal(logits, model(**stock(inputs)).logits)
+    assert "video_frames" not in sharpv.trim(model, inputs)
 
 
 def test_a_sample_without_a_video_in_the_batch(model, family):
@@ -236,19 +276,14 @@ def test_three_turns_on_one_cache(model, family, prompts, memory, pixels_again):
             )
             again = {**(inputs if pixels_again else {}), "input_ids": ids, "attention_mask": mask}
             if "mm_token_type_ids" in again:
-                again["mm_token_type_ids"] = torch.where(ids == tiny.VIDEO, 2, 0)
+                again["mm_token_type_ids"] = tiny.FAMILIES[family].types(ids)
             turns.append(model.generate(**again, **on(cache), max_new_tokens=3, **GREEDY))
             logits.append(logits_of(turns[-1]))
         report = handle.report
     assert report is not None and len(report.videos) == len(prompts)
-    # dense: the same tokens with the dropped ones masked, and with what layers forgot masked in decoding
-    hidden = None
-    if memory is not None:
-        assert any(any(row) for row in report.forgotten)
-        patches = patch_columns(model, inputs)
-        hidden = {layer: patches & torch.tensor(row)[:, None] for layer, row in enumerate(report.forgotten)}
+    assert memory is None or any(any(row) for row in report.forgotten)
     new = turns[-1].sequences[:, inputs["input_ids"].shape[1] :]
-    reference = masked_dense_logits(model, inputs, pruned_prompt(cache).keep, new, hidden)
+    reference = reference_logits(model, inputs, pruned_prompt(cache).keep, new, report.forgotten)
     for turn, got in enumerate(logits):
         torch.testing.assert_close(got, reference[:, 5 * turn : 5 * turn + 3], atol=1e-5, rtol=0)
 
@@ -318,10 +353,10 @@ def test_a_deepcopy_is_pruned_on_its_own(family):
     assert torch.equal(logits_of(copied.generate(**inputs, max_new_tokens=3, **GREEDY)), logits_of(expected))
     theirs.remove()
     assert sharpv.Handle.of(copied) is None
-    assert not any(m._forward_pre_hooks for m in copied.base_model.language_model.layers)
+    assert not any(m._forward_pre_hooks for m in copied.get_decoder().layers)
     with torch.no_grad():
         model.lm_head.weight.neg_()
-    dense, again = (m.generate(**inputs, max_new_tokens=3, **GREEDY) for m in (model, copied))
+    dense, again = (m.generate(**stock(inputs), max_new_tokens=3, **GREEDY) for m in (model, copied))
     assert torch.equal(logits_of(dense), logits_of(again)) and not torch.equal(logits_of(dense), logits_of(expected))
 
 
@@ -401,10 +436,10 @@ def test_one_host_synchronisation_per_prompt(model, family, method, monkeypatch)
     own = find_family(model)
     settings = sharpv.apply.__globals__["_settings"](method, None, 0.3, None, 0, "original")
     # transformers' own part: the vision tower, the positions, and reading video_grid_thw, which it reads too
-    encoded = {name: own.encode(model, name, inputs) for name in ("video",)}
-    layouts = own.layouts(model, inputs)
+    encoded = own.encode(model, own.modality, inputs)
+    layouts = own.layouts(model, inputs, sum(rows.shape[:-1].numel() for rows in encoded.pooler_output))
     positions = full_positions(model, inputs)
-    monkeypatch.setattr(type(own), "encode", lambda *_: encoded["video"])
+    monkeypatch.setattr(type(own), "encode", lambda *_: encoded)
     monkeypatch.setattr("sharpv.prompt._full_positions", lambda *_: positions)
     stub = copy.copy(own)
     object.__setattr__(stub, "layouts", lambda *_: layouts)
@@ -418,11 +453,11 @@ def test_one_host_synchronisation_per_prompt(model, family, method, monkeypatch)
 
 def test_models_that_are_not_supported_are_refused():
     text = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16))
-    with pytest.raises(ValueError, match="model type 'gpt2' is not supported; supported: llava_next_video"):
+    with pytest.raises(ValueError, match="model type 'gpt2' is not supported; supported: glm46v"):
         sharpv.apply(text)
     with pytest.raises(TypeError, match="expected a transformers model that can generate, got Linear"):
         sharpv.apply(nn.Linear(2, 2))
-    assert sharpv.list_models() == sorted(tiny.FAMILIES)
+    assert set(tiny.FAMILIES) <= set(sharpv.list_models()) and sharpv.list_models() == sorted(sharpv.list_models())
 
 
 @pytest.mark.parametrize(
@@ -447,13 +482,14 @@ def test_bad_inputs_are_refused(model, family):
     inputs = inputs_of(family, ONE)
     with sharpv.apply(model):
         broken = dict(inputs, input_ids=inputs["input_ids"].clone())
-        broken["input_ids"][0, 5] = 10
+        broken["input_ids"][0, 5:9] = 10
         with pytest.raises(ValueError, match="video placeholder tokens, but the videos have"):
             model.generate(**broken, max_new_tokens=2)
         embedded = {k: v for k, v in inputs.items() if k != "input_ids"}
         with pytest.raises(ValueError, match="pass input_ids, not inputs_embeds"):
             model(**embedded, inputs_embeds=torch.zeros(1, inputs["input_ids"].shape[1], 64))
-        spoiled = dict(inputs, pixel_values_videos=inputs["pixel_values_videos"] * float("nan"))
+        pixels = RAW_PIXELS[find_family(model).modality]
+        spoiled = {**inputs, pixels: inputs[pixels] * float("nan")}
         with pytest.raises(ValueError, match="video 0 has the feature nan at frame 0, token 0"):
             model.generate(**spoiled, max_new_tokens=2)
         if find_family(model).positions == "1d":

@@ -7,26 +7,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpv.budget import Budget, keep_top, rank, share_out
+from sharpv.budget import Budget, Present, keep_top, rank, share_out
 
 demands = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40)
 
 
+def every(demand, number):
+    return torch.full((len(demand),), number)
+
+
 @settings(max_examples=200, deadline=None)
-@given(demands, st.integers(1, 50), st.data())
-def test_share_out_is_exact_and_within_bounds(demand, cap, data):
-    floor = data.draw(st.integers(0, cap))
-    total = data.draw(st.integers(max(1, floor * len(demand)), cap * len(demand)))
+@given(demands, st.data())
+def test_share_out_is_exact_and_within_bounds(demand, data):
+    cap = torch.tensor([data.draw(st.integers(0, 50)) for _ in demand])
+    floor = torch.tensor([data.draw(st.integers(0, most)) for most in cap.tolist()])
+    total = data.draw(st.integers(int(floor.sum()), int(cap.sum())))
     counts = share_out(torch.tensor(demand), total, floor, cap)
     assert counts.sum() == total
-    assert counts.min() >= floor and counts.max() <= cap
+    assert (counts >= floor).all() and (counts <= cap).all()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=1), st.integers(1, 50), st.data())
 def test_share_out_never_gives_less_to_a_frame_that_asks_for_more(demand, cap, data):
     total = data.draw(st.integers(1, cap * len(demand)))
-    counts = share_out(torch.tensor(demand), total, 0, cap).tolist()
+    counts = share_out(torch.tensor(demand), total, every(demand, 0), every(demand, cap)).tolist()
     for (asked, got), (asked_less, got_less) in zip(
         sorted(zip(demand, counts), reverse=True), sorted(zip(demand, counts), reverse=True)[1:]
     ):
@@ -35,7 +40,7 @@ def test_share_out_never_gives_less_to_a_frame_that_asks_for_more(demand, cap, d
 
 def test_share_out_by_hand():
     def shares(demand, total, floor=0, cap=10):
-        return share_out(torch.tensor(demand), total, floor, cap).tolist()
+        return share_out(torch.tensor(demand), total, every(demand, floor), every(demand, cap)).tolist()
 
     assert shares([0.1, 0.2, 0.3, 0.4], 10) == [1, 2, 3, 4]
     assert shares([0.5, 0.5, 0.5], 10) == [4, 3, 3]  # largest remainder, ties to the lower index
@@ -75,6 +80,18 @@ def test_retention_gives_the_exact_total(demand, size, retention):
 def test_a_ceiling_is_never_exceeded(demand, size, ceiling):
     counts = Budget(max_tokens=ceiling).counts(torch.tensor(demand), size)
     assert 1 <= counts.sum() <= ceiling
+
+
+@settings(max_examples=100, deadline=None)
+@given(demands, st.integers(1, 20), st.floats(0.001, 1), st.randoms(use_true_random=False))
+def test_tokens_that_are_not_there_are_not_counted(demand, size, retention, random):
+    mask = torch.tensor([[random.random() < 0.5 for _ in range(size)] for _ in demand])
+    mask[-1, 0] = True
+    present = Present(mask, int(mask.sum()))
+    counts = Budget(retention=retention).counts(torch.tensor(demand), size, present)
+    assert counts.sum() == max(1, round(retention * present.count)) and (counts <= mask.sum(1)).all()
+    adaptive = Budget(min_tokens_per_frame=1).counts(torch.tensor(demand), size, present)
+    assert adaptive.sum() >= 1 and (adaptive <= mask.sum(1)).all() and (adaptive >= mask.any(1).long()).all()
 
 
 def test_top_tokens_ties_to_the_lower_index():

@@ -86,6 +86,23 @@ def test_random_depends_on_its_seed_and_copies_counts():
 
 
 @EVERY
+def test_tokens_that_are_not_there_are_never_kept(method, retention):
+    video, present = features(5, 9, 16), torch.rand(5, 9, generator=torch.Generator().manual_seed(2)) < 0.4
+    keep = method.select(video, Budget(retention=retention), present).keep
+    assert keep.any() and not (keep & ~present).any()
+    if retention is not None:
+        assert keep.sum() == round(retention * int(present.sum()))
+    assert torch.equal(
+        method.select(video, Budget(retention=retention), torch.ones(5, 9, dtype=torch.bool)).keep,
+        method.select(video, Budget(retention=retention)).keep,
+    )
+    with pytest.raises(ValueError, match=r"present must be bool \(5, 9\), got torch.bool \(5,\)"):
+        method.select(video, Budget(retention=retention), present[:, 0])
+    with pytest.raises(ValueError, match="none of its tokens is present"):
+        method.select(video, Budget(retention=retention), present & False)
+
+
+@EVERY
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes(method, retention, dtype):
     video = features(4, 9, 16).to(dtype)

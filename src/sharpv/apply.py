@@ -27,7 +27,7 @@ from .criteria import Criterion, get_criterion
 from .memory import CACHE, MemoryStage, enable_forgetting, new_cache, take_cache, trace_of
 from .methods import Method, get_method
 from .models import find_family
-from .prompt import PrunedPrompt, Settings, has_video, prune
+from .prompt import PrunedPrompt, Settings, prune
 from .report import Report, make_report
 
 PAPER_M = 0.2
@@ -100,13 +100,13 @@ def trim(
     family = find_family(model)
     if Handle.of(model) is not None:
         raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
-    if not has_video(inputs):
-        return dict(inputs)
+    if not family.has_video(inputs):
+        return family.stock_inputs(inputs)
     trimmed, prompt = prune(model, family, settings, inputs)
     if family.batched_features:
-        video = trimmed["mm_encoder_outputs"]["video"]
-        joined = torch.cat(video.pooler_output)[None]
-        video.pooler_output = UnexpandableFeatures(joined) if len(prompt.ids) > 1 else joined
+        output = trimmed["mm_encoder_outputs"][family.handed_as]
+        joined = torch.cat(output.pooler_output)[None]
+        output.pooler_output = UnexpandableFeatures(joined) if len(prompt.ids) > 1 else joined
     return trimmed
 
 
@@ -190,8 +190,8 @@ class Handle:
         cache = take_cache(kwargs)
         release(cache)
         before = prompt_on(cache)
-        if before is None and not has_video(kwargs):
-            return original(None, generation_config, *args, **kwargs)
+        if before is None and not self.family.has_video(kwargs):
+            return original(None, generation_config, *args, **self.family.stock_inputs(kwargs))
         option = functools.partial(_option, self.model, generation_config, kwargs)
         self._refuse_mode(option)
 
@@ -272,7 +272,7 @@ class Handle:
         release(cache)
         before = prompt_on(cache)
         prompt = None
-        if before is None and has_video(kwargs):
+        if before is None and self.family.has_video(kwargs):
             if isinstance(kwargs.get("logits_to_keep"), Tensor):
                 raise ValueError("logits_to_keep as indices would count in the full prompt: pass a number instead")
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
@@ -284,7 +284,7 @@ class Handle:
         elif before is not None:
             self._refuse_cache(cache)
             kwargs = next_pass(before, cache, kwargs)
-        out = original(**self._joined(kwargs))
+        out = original(**self._joined(self.family.stock_inputs(kwargs)))
         if prompt is not None:
             self._note(prompt, cache)
         return out
@@ -292,14 +292,15 @@ class Handle:
     def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Video features as this family's forward wants them, from the list that survives beams and ragged batches."""
         encoded = kwargs.get("mm_encoder_outputs")
-        if not self.family.batched_features or not encoded or encoded.get("video") is None:
+        modality = self.family.handed_as
+        if not self.family.batched_features or not encoded or encoded.get(modality) is None:
             return kwargs
-        video = encoded["video"]
-        if isinstance(video.pooler_output, Tensor):
+        output = encoded[modality]
+        if isinstance(output.pooler_output, Tensor):
             return kwargs
-        video = copy.copy(video)
-        video.pooler_output = torch.cat(list(video.pooler_output))[None]
-        return {**kwargs, "mm_encoder_outputs": {**encoded, "video": video}}
+        output = copy.copy(output)
+        output.pooler_output = torch.cat(list(output.pooler_output))[None]
+        return {**kwargs, "mm_encoder_outputs": {**encoded, modality: output}}
 
     def _refuse_cache(self, cache: Cache) -> None:
         if self.settings.memory is None:

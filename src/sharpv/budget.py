@@ -17,11 +17,24 @@ another frame can still take tokens; after that, the still frames share what is 
 
 
 @dataclass(frozen=True)
+class Present:
+    """Which tokens of a video's grid the prompt holds, where a model's own processor leaves some out.
+
+    Attributes:
+        mask: ``(T, N)`` bool.
+        count: how many are True, known on the host.
+    """
+
+    mask: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
 class Budget:
     """How many tokens a video may keep; combines with every method.
 
     Args:
-        retention: the KEPT share of a video's tokens, in (0, 1]; the total is ``round(retention * T * N)``, at least
+        retention: the KEPT share of a video's tokens, in (0, 1]; the total is ``round(retention * tokens)``, at least
             one, met exactly and shared out in proportion to what the frames ask for. None: the content decides.
         max_tokens: ceiling on a video's kept tokens. When it binds, the frames' counts shrink in proportion.
         min_tokens_per_frame: floor on each frame's kept tokens (clipped to the frame's size).
@@ -29,7 +42,7 @@ class Budget:
     Raises:
         ValueError: a value out of range.
 
-    >>> Budget(retention=0.25).total(frames=8, tokens_per_frame=49)
+    >>> Budget(retention=0.25).total(8 * 49)
     98
     """
 
@@ -47,55 +60,59 @@ class Budget:
                 f"min_tokens_per_frame must be a whole number of at least 0, got {self.min_tokens_per_frame}"
             )
 
-    def total(self, frames: int, tokens_per_frame: int) -> int | None:
-        """The exact number of tokens that a fixed ``retention`` keeps of such a video, or None if adaptive."""
+    def total(self, tokens: int) -> int | None:
+        """The exact number that a fixed ``retention`` keeps of a video of so many tokens, or None if adaptive."""
         if self.retention is None:
             return None
-        total = max(1, round(self.retention * frames * tokens_per_frame))
+        total = max(1, round(self.retention * tokens))
         return total if self.max_tokens is None else min(total, self.max_tokens)
 
-    def counts(self, demand: Tensor, tokens_per_frame: int) -> Tensor:
+    def counts(self, demand: Tensor, tokens_per_frame: int, present: Present | None = None) -> Tensor:
         """Kept tokens per frame for frames that ask for the shares ``demand``.
 
         Args:
             demand: ``(T,)`` float in [0, 1], the share of its tokens that each frame asks for.
             tokens_per_frame: N.
+            present: the tokens that there are; None: all T * N.
 
         Returns:
             ``(T,)`` int64 with ``floor <= counts <= N`` and a sum of at least 1; with a fixed ``retention`` the sum is
-            :meth:`total`, with ``max_tokens`` it is at most that.
+            :meth:`total`, with ``max_tokens`` it is at most that. No frame is given more tokens than it has.
 
         Raises:
             ValueError: the floor asks for more tokens than the total or the ceiling allows.
         """
         frames = demand.shape[0]
-        floor = min(self.min_tokens_per_frame, tokens_per_frame)
-        limit = self.total(frames, tokens_per_frame)
+        tokens = frames * tokens_per_frame if present is None else present.count
+        least = min(self.min_tokens_per_frame, tokens_per_frame) * frames
+        limit = self.total(tokens)
         limit = self.max_tokens if limit is None else limit
-        if limit is not None and floor * frames > limit:
+        if limit is not None and least > limit:
             raise ValueError(
-                f"min_tokens_per_frame={self.min_tokens_per_frame} asks for {floor * frames} tokens over {frames} "
+                f"min_tokens_per_frame={self.min_tokens_per_frame} asks for {least} tokens over {frames} "
                 f"frames, but only {limit} may be kept: lower it, or raise retention or max_tokens"
             )
+        size = torch.full_like(demand, tokens_per_frame, dtype=torch.long)
+        cap = size if present is None else present.mask.sum(dim=1)
+        floor = cap.clamp(max=self.min_tokens_per_frame)
         if self.retention is not None:
             assert limit is not None
-            return share_out(demand, limit, floor, tokens_per_frame)
+            return share_out(demand, limit, floor, cap)
         # r_t * N to the nearest integer; halves go up, so that the rule does not depend on even and odd counts
-        asked = (demand.double() * tokens_per_frame + 0.5).floor().long().clamp(floor, tokens_per_frame)
-        counts = _at_least_one(asked, demand)
-        if self.max_tokens is None or self.max_tokens >= frames * tokens_per_frame:
+        asked = (demand.double() * tokens_per_frame + 0.5).floor().long().clamp(floor, cap)
+        counts = _at_least_one(asked, demand, cap)
+        if self.max_tokens is None or self.max_tokens >= tokens:
             return counts
-        capped = share_out(demand, self.max_tokens, floor, tokens_per_frame)
-        return torch.where(counts.sum() > self.max_tokens, capped, counts)
+        return torch.where(counts.sum() > self.max_tokens, share_out(demand, self.max_tokens, floor, cap), counts)
 
 
-def share_out(demand: Tensor, total: int, floor: int, cap: int) -> Tensor:
+def share_out(demand: Tensor, total: int, floor: Tensor, cap: Tensor) -> Tensor:
     """Water-filling: ``total`` tokens over frames in proportion to ``demand``, each count between floor and cap.
 
-    Finds the level x with sum_t clamp(x * demand_t, floor, cap) = total, then rounds by largest remainder, ties to the
-    lower index. The sum is exact whenever ``floor * T <= total <= cap * T``.
+    Finds the level x with sum_t clamp(x * demand_t, floor_t, cap_t) = total, then rounds by largest remainder, ties to
+    the lower index. The sum is exact whenever ``floor.sum() <= total <= cap.sum()``. All ``(T,)``.
 
-    >>> share_out(torch.tensor([0.1, 0.3, 0.0, 0.6]), total=20, floor=0, cap=9)
+    >>> share_out(torch.tensor([0.1, 0.3, 0.0, 0.6]), 20, floor=torch.zeros(4), cap=torch.full((4,), 9))
     tensor([ 3,  8,  0,  9])
     """
     demand = demand.double()
@@ -127,7 +144,8 @@ def keep_top(scores: Tensor, counts: Tensor) -> Tensor:
     return rank(scores) < counts[:, None]
 
 
-def _at_least_one(counts: Tensor, demand: Tensor) -> Tensor:
+def _at_least_one(counts: Tensor, demand: Tensor, cap: Tensor) -> Tensor:
     """A video keeps at least one token: the frame that asks for most gets it when rounding left nothing."""
-    neediest = torch.arange(len(counts), device=counts.device) == demand.argmax()
+    able = demand.masked_fill(cap == 0, -1.0)
+    neediest = torch.arange(len(counts), device=counts.device) == able.argmax()
     return torch.where(counts.sum() == 0, neediest.long(), counts)

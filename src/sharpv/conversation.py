@@ -16,7 +16,7 @@ from transformers import Cache, PreTrainedModel
 from .memory import drop_trace, trace_of
 from .models import Family
 from .models.base import RAW_PIXELS
-from .prompt import PrunedPrompt, has_video, vision_inputs
+from .prompt import PrunedPrompt, vision_inputs
 
 PROMPT = "_sharpv_prompt"
 
@@ -82,7 +82,7 @@ def later_turn(
     # before that, the model itself may have generated a placeholder: that is text
     placeholders = [getattr(model.config, name) for name in ("image_token_id", family.placeholder)]
     fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
-    if fresh or (has_video(inputs) and len(family.layouts(model, inputs)) != len(prompt.videos)):
+    if fresh or _videos(model, family, inputs) not in (0, len(prompt.videos)):
         raise ValueError(
             "a new image or video in a later turn on a pruned cache is not supported: "
             "start with a new cache and the whole conversation"
@@ -121,6 +121,13 @@ def next_pass(prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]) -> 
     if positions is None:
         positions = prompt.positions_after(mask[:, kept:], repeats)[..., -new:]
     return {**inputs, "attention_mask": mask, "position_ids": positions}
+
+
+def _videos(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) -> int:
+    """How many videos these inputs bring."""
+    if not family.has_video(inputs):
+        return 0
+    return sum(layout.frames > 0 for layout in family.layouts(model, inputs, None))
 
 
 def _mask_after(prompt: PrunedPrompt, mask: Tensor | None, full: int, repeats: int = 1) -> Tensor:

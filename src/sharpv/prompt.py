@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 
 from .budget import Budget
 from .criteria import Criterion
-from .methods.base import Method, Selection, is_finite, refuse_non_finite
+from .encoded import join_samples, keep_rows, separate
+from .methods.base import Method, is_finite, refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
+from .models.layout import first_true
 
 PER_TOKEN = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
 """Inputs with one entry per prompt token besides ids, mask and positions, and what stands at padding."""
@@ -93,26 +95,22 @@ class PrunedPrompt:
         return torch.cat([positions, positions[..., -1:] + mask.long().cumsum(-1)], dim=-1)
 
 
-def has_video(inputs: Mapping[str, Any]) -> bool:
-    """Whether these inputs bring the pixels of a video."""
-    return inputs.get(RAW_PIXELS["video"]) is not None
-
-
 def prune(
     model: PreTrainedModel, family: Family, settings: Settings, inputs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], PrunedPrompt]:
     """Run the vision side, choose what to keep, and write the shorter prompt. One host synchronisation.
 
     Args:
-        inputs: what the processor made, with ``input_ids`` ``(B, L)`` and ``pixel_values_videos``; anything that is not
-            about the prompt is handed through.
+        inputs: what the processor made, with ``input_ids`` ``(B, L)`` and a video's pixels; anything that is not about
+            the prompt is handed through.
 
     Returns:
         Keyword arguments for the model's own ``forward`` or ``generate`` and the :class:`PrunedPrompt`. Video features
-        come as a list with one tensor per video.
+        come as a list with one tensor per sample that has any.
 
     Raises:
-        ValueError: no ``input_ids``, placeholders that do not match the features, features that are not finite.
+        ValueError: no ``input_ids``, placeholders that do not match the features, features that are not finite, images
+            beside videos where the model cannot tell their placeholders apart.
     """
     ids = inputs.get("input_ids")
     if ids is None:
@@ -120,17 +118,16 @@ def prune(
     mask = inputs.get("attention_mask")
     if mask is not None and mask.shape != ids.shape:
         raise ValueError(f"attention_mask must be {tuple(ids.shape)}, as input_ids, got {tuple(mask.shape)}")
+    if not family.images_beside and inputs.get(RAW_PIXELS["image"]) is not None:
+        raise ValueError(f"{family.name} has one placeholder for both: pass images and videos in separate batches")
     encoded = {
-        name: family.encode(model, name, inputs)
-        for name, pixels in RAW_PIXELS.items()
-        if inputs.get(pixels) is not None
+        name: family.encode(model, name, inputs) for name in family.encoders if inputs.get(RAW_PIXELS[name]) is not None
     }
-    layouts = family.layouts(model, inputs)
-    if isinstance(encoded["video"].pooler_output, Tensor):  # (videos, rows, D), or frame by frame
-        encoded["video"].pooler_output = encoded["video"].pooler_output.flatten(0, 1).chunk(len(layouts))
-    choices = [
-        _choose(settings, layout, rows) for layout, rows in zip(layouts, encoded["video"].pooler_output, strict=True)
-    ]
+    output = encoded[family.modality]
+    rows_made = sum(rows.shape[:-1].numel() for rows in output.pooler_output)
+    layouts = family.layouts(model, inputs, rows_made)
+    separate(output, layouts)
+    choices = [_choose(settings, layout, rows) for layout, rows in zip(layouts, output.pooler_output, strict=True)]
 
     # 1. which columns of the prompt survive
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -144,7 +141,7 @@ def prune(
 
     # 2. the one host synchronisation: how much is left, of each sample and of each frame, and whether all is sound
     counted = [keep.sum(1), placeholder.sum(1), torch.stack([choice.sound for choice in choices])]
-    counted += [choice.selection.keep.sum(1) for choice in choices]
+    counted += [choice.keep.sum(1) for choice in choices]
     host = torch.cat([part.to(ids.device).long() for part in counted]).tolist()
     ends = accumulate((len(part) for part in counted), initial=0)
     kept, placeholders, sound, *kept_per_frame = [host[start:end] for start, end in pairwise(ends)]
@@ -165,13 +162,14 @@ def prune(
     # 4. the shorter encoder outputs
     samples = _samples(placeholders, [choice.layout for choice in choices])
     picks = [choice.pick(sum(counts)) for choice, counts in zip(choices, kept_per_frame, strict=True)]
-    _prune_output(encoded["video"], picks)
+    keep_rows(output, picks)
     videos = [
-        PrunedVideo(sample, choice.layout, counts, rows, choice.selection.keep)
-        for choice, sample, counts, rows in zip(
-            choices, samples, kept_per_frame, encoded["video"].pooler_output, strict=True
-        )
+        PrunedVideo(sample, choice.layout, counts, rows, choice.keep)
+        for choice, sample, counts, rows in zip(choices, samples, kept_per_frame, output.pooler_output, strict=True)
+        if choice.layout.frames
     ]
+    join_samples(output, samples)
+    encoded[family.handed_as] = encoded.pop(family.modality)
     consumed = {*shorter, *vision_inputs(model, family)}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     return {**passed, **shorter, "mm_encoder_outputs": encoded}, PrunedPrompt(ids, keep, shorter, visual, videos)
@@ -180,7 +178,7 @@ def prune(
 def vision_inputs(model: PreTrainedModel, family: Family) -> set[str]:
     """Names of the inputs that only the vision side and the positions read."""
     names = {*family.input_names, *(f"{modality}_grid_thw" for modality in RAW_PIXELS)}
-    return names.union(*(family.encoder_inputs(model, modality).values() for modality in RAW_PIXELS))
+    return names.union(*(family.encoder_inputs(model, modality).values() for modality in family.encoders))
 
 
 @dataclass(frozen=True)
@@ -189,17 +187,17 @@ class _Choice:
 
     layout: Layout
     features: Tensor
-    selection: Selection
+    keep: Tensor
 
     @property
     def kept_rows(self) -> Tensor:
-        """``(rows,)`` bool over the encoder's rows; what is no patch always stays."""
-        return self.layout.spread(self.selection.keep, others=True)
+        """``(placeholders,)`` bool, the rows that stay; what is no patch always does."""
+        return self.layout.of_placeholders(self.layout.spread(self.keep, others=True))
 
     @property
     def patch_rows(self) -> Tensor:
-        """``(rows,)`` bool, the rows that are patches."""
-        return self.layout.spread(torch.ones_like(self.selection.keep), others=False)
+        """``(placeholders,)`` bool, the rows that are patches."""
+        return self.layout.of_placeholders(self.layout.spread(torch.ones_like(self.keep), others=False))
 
     @property
     def sound(self) -> Tensor:
@@ -207,14 +205,16 @@ class _Choice:
         return is_finite(self.features)
 
     def pick(self, kept: int) -> Tensor:
-        """Indices of the rows that stay, in order, given how many patches do."""
-        return self.kept_rows.long().argsort(descending=True, stable=True)[: kept + self.layout.others]
+        """Indices of the encoder's rows that stay, in order, given how many patches do."""
+        return first_true(self.layout.spread(self.keep, others=True), kept + self.layout.others)
 
 
 def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
     features = layout.split(rows)
+    if not layout.frames:  # still images
+        return _Choice(layout, features, torch.ones(0, 0, dtype=torch.bool, device=rows.device))
     settings.method.check(features, settings.budget)
-    return _Choice(layout, features, settings.method.choose(features, settings.budget))
+    return _Choice(layout, features, settings.method.choose(features, settings.budget, layout.present).keep)
 
 
 def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:
@@ -277,12 +277,3 @@ def _gather(
         # the text row only serves attention masks, which must see one gapless sequence
         shorter["position_ids"][0] = numbered
     return shorter
-
-
-def _prune_output(output: Any, picks: list[Tensor]) -> None:
-    """Keep the picked rows of each video's features, and of every deepstack layer's."""
-    output.pooler_output = [rows[pick] for rows, pick in zip(output.pooler_output, picks, strict=True)]
-    if getattr(output, "deepstack_features", None) is not None:
-        output.deepstack_features = [
-            [rows[pick] for rows, pick in zip(layer, picks, strict=True)] for layer in output.deepstack_features
-        ]

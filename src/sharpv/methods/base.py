@@ -13,7 +13,7 @@ from typing import ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from ..budget import Budget, keep_top
+from ..budget import Budget, Present, keep_top
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,21 @@ class Method(ABC):
     def score(self, features: Tensor) -> Scores:
         """Score ``(T, N, D)`` float32 or half features; must not synchronise with the host."""
 
-    def choose(self, features: Tensor, budget: Budget) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         """Selection without checks: the ``counts[t]`` best tokens of frame t, in their original order."""
         scores = self.score(features)
-        counts = budget.counts(scores.demand, features.shape[1])
-        return Selection(keep_top(scores.tokens, counts), scores)
+        counts = budget.counts(scores.demand, features.shape[1], present)
+        tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        return Selection(keep_top(tokens, counts), scores)
 
-    def select(self, features: Tensor, budget: Budget | None = None) -> Selection:
+    def select(self, features: Tensor, budget: Budget | None = None, present: Tensor | None = None) -> Selection:
         """Choose the tokens of one video that are worth keeping.
 
         Args:
             features: ``(T, N, D)`` float tensor, the visual tokens as the language model would read them.
             budget: how many to keep; the default lets the content decide.
+            present: ``(T, N)`` bool, the tokens that the prompt holds, for models that leave some out themselves; the
+                others are scored with their frames and never kept. None: all.
 
         Returns:
             A :class:`Selection`; its ``keep`` is ``(T, N)`` bool on the features' device, with at least one True.
@@ -76,7 +79,13 @@ class Method(ABC):
         """
         budget = budget or Budget()
         self.check(features, budget)
-        selection = self.choose(features, budget)
+        if present is not None and (present.shape != features.shape[:2] or present.dtype != torch.bool):
+            raise ValueError(
+                f"present must be bool {tuple(features.shape[:2])}, got {present.dtype} {tuple(present.shape)}"
+            )
+        if present is not None and not present.any():
+            raise ValueError("the video is empty: none of its tokens is present")
+        selection = self.choose(features, budget, None if present is None else Present(present, int(present.sum())))
         if not is_finite(features):
             refuse_non_finite(features)
         return selection

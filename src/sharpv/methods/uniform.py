@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..budget import Budget
+from ..budget import Budget, Present
 from .base import Method, Scores, Selection
 
 
@@ -28,10 +28,11 @@ class Uniform(Method):
         frames, tokens, _ = features.shape
         return Scores(torch.zeros(frames, tokens, device=features.device), torch.ones(frames, device=features.device))
 
-    def choose(self, features: Tensor, budget: Budget) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         scores = self.score(features)
-        size = features.shape[1]
-        counts = budget.counts(scores.demand, size)[:, None]
+        there = torch.ones_like(scores.tokens, dtype=torch.bool) if present is None else present.mask
+        counts = budget.counts(scores.demand, features.shape[1], present)[:, None]
         # of n counters that run evenly through the frame, token i is kept where one passes a whole number
-        places = torch.arange(size, device=features.device)
-        return Selection((places + 1) * counts // size > places * counts // size, scores)
+        last = there.cumsum(dim=1)
+        size = last[:, -1:].clamp(min=1)
+        return Selection(there & (last * counts // size > (last - 1) * counts // size), scores)

@@ -6,12 +6,30 @@ import inspect
 
 from transformers import PreTrainedModel
 
-from .base import Family, Layout
+from .base import Family
+from .intern_vl import INTERN_VL
+from .layout import Layout
 from .llava_onevision import LLAVA_ONEVISION
 from .llava_video import LLAVA_NEXT_VIDEO, VIDEO_LLAVA
-from .qwen_vl import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
+from .perception_lm import PERCEPTION_LM
+from .qwen_vl import GLM_V, QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
+from .smol_vlm import SMOL_VLM
+from .video_llama import VIDEO_LLAMA_3
 
-FAMILIES: tuple[Family, ...] = (LLAVA_ONEVISION, LLAVA_NEXT_VIDEO, VIDEO_LLAVA, QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
+FAMILIES: tuple[Family, ...] = (
+    LLAVA_ONEVISION,
+    LLAVA_NEXT_VIDEO,
+    VIDEO_LLAVA,
+    QWEN2_VL,
+    QWEN2_5_VL,
+    QWEN3_VL,
+    QWEN3_5,
+    GLM_V,
+    VIDEO_LLAMA_3,
+    INTERN_VL,
+    SMOL_VLM,
+    PERCEPTION_LM,
+)
 
 
 def find_family(model: PreTrainedModel) -> Family:

@@ -7,46 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .layout import FRAMES, Layout
 
 RAW_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+FEATURES = ("pooler_output", "deepstack_features")
+"""What a language model reads of an encoder's output."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How one video's feature rows lie: for each frame ``leading`` rows and ``height * width`` patches in raster order,
-    then ``trailing`` rows. Rows that are not patches (a class token, a newline) are never scored or dropped."""
-
-    frames: int
-    height: int
-    width: int
-    leading: int = 0
-    trailing: int = 0
-
-    @property
-    def tokens_per_frame(self) -> int:
-        return self.height * self.width
-
-    @property
-    def patches(self) -> int:
-        return self.frames * self.tokens_per_frame
-
-    @property
-    def others(self) -> int:
-        """Rows that are not patches."""
-        return self.frames * self.leading + self.trailing
-
-    def split(self, rows: Tensor) -> Tensor:
-        """The patches of ``(n, D)`` feature rows as ``(T, N, D)``."""
-        frames = rows[: len(rows) - self.trailing].unflatten(0, (self.frames, self.leading + self.tokens_per_frame))
-        return frames[:, self.leading :]
-
-    def spread(self, patches: Tensor, others: bool) -> Tensor:
-        """The inverse for a mask: ``(T, N)`` bool over patches to ``(n,)`` over rows, ``others`` where no patch is."""
-        frames = torch.cat([patches.new_full((self.frames, self.leading), others), patches], dim=1).flatten()
-        return torch.cat([frames, frames.new_full((self.trailing,), others)])
+Layouts = Callable[[PreTrainedModel, Mapping[str, Any], "int | None"], list[Layout]]
 
 
 @dataclass(frozen=True)
@@ -57,11 +28,16 @@ class Family:
         name: shown in tables and messages.
         model_types: values of ``config.model_type`` that belong to it.
         examples: hub ids of checkpoints.
-        layouts: from the model and its inputs to one :class:`Layout` per video, in prompt order.
+        layouts: from the model, its inputs and the number of rows that the encoder made (None: not run) to the
+            :class:`Layout` of each video, and of each run of still images among its frames, in prompt order.
+        modality: whose encoder and pixels serve videos: "image" where frames are read as images.
+        handed_as: under which name the language model takes their features, which is also how ``generate`` finds their
+            placeholders for beams and prefill chunks.
         positions: "1d" for plain RoPE, "mrope" for (text, time, height, width) rows from ``get_rope_index``.
         batched_features: the model's forward reads video features as one tensor ``(1, rows, D)`` instead of a list
             with one tensor per video.
         placeholder: the attribute of the config that holds the id of a video's placeholder tokens.
+        images_beside: whether images may stand beside videos in a batch.
         encoders: per modality, the method that encodes its pixels.
         input_names: inputs that only the vision side and the positions read, besides those in the signatures of the
             encoders; they are dropped once features and positions are computed.
@@ -70,10 +46,13 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
-    layouts: Callable[[PreTrainedModel, Mapping[str, Any]], list[Layout]]
+    layouts: Layouts
+    modality: Literal["image", "video"] = "video"
+    handed_as: Literal["image", "video"] = "video"
     positions: Literal["1d", "mrope"] = "1d"
     batched_features: bool = False
     placeholder: str = "video_token_id"
+    images_beside: bool = True
     encoders: Mapping[str, str] = field(
         default_factory=lambda: {"image": "get_image_features", "video": "get_video_features"}
     )
@@ -91,10 +70,27 @@ class Family:
         names = self.encoder_inputs(model, modality)
         known = {name: inputs[given] for name, given in names.items() if inputs.get(given) is not None}
         output = getattr(model.base_model, self.encoders[modality])(**known, return_dict=True)
-        output.last_hidden_state = output.hidden_states = output.attentions = None
-        return output
+        # a new output: one whose fields are set to None still holds them as keys
+        kept = {name: output[name] for name in FEATURES if output.get(name) is not None}
+        return (type(output) if "deepstack_features" in kept else BaseModelOutputWithPooling)(**kept)
 
+    def has_video(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether these inputs bring the pixels of a video.
 
-def square_frames(side: int, frames: int, videos: int, *, leading: int = 0, trailing: int = 0) -> list[Layout]:
-    """Layouts of equally large square frames, as towers of a fixed input size make them."""
-    return [Layout(frames, side, side, leading, trailing)] * videos
+        Raises:
+            ValueError: pixels of a family that reads frames as images, without :data:`FRAMES` to tell them apart.
+        """
+        if inputs.get(RAW_PIXELS[self.modality]) is None:
+            return False
+        if self.modality == "video":
+            return True
+        if inputs.get(FRAMES) is None:
+            raise ValueError(
+                f"{self.name} reads video frames as images, and its inputs do not tell them from stills: pass "
+                f"{FRAMES}=[8] for one video of 8 frames, {FRAMES}=[] for none"
+            )
+        return len(inputs[FRAMES]) > 0
+
+    def stock_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs without what only sharpv understands."""
+        return {name: value for name, value in inputs.items() if name != FRAMES or self.modality != "image"}

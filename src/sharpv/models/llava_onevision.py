@@ -8,10 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Family, Layout, square_frames
+from .base import Family
+from .layout import Layout, square_frames
 
 
-def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # pooled by ceil(side / 2), so 27 x 27 patches become 14 x 14 tokens
     vision = model.config.vision_config
     side = math.ceil(vision.image_size // vision.patch_size / 2)

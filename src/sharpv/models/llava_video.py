@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Family, Layout, square_frames
+from .base import Family
+from .layout import Layout, square_frames
 
 
 def _side(model: PreTrainedModel) -> int:
@@ -15,13 +16,13 @@ def _side(model: PreTrainedModel) -> int:
     return vision.image_size // vision.patch_size
 
 
-def _next_video(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+def _next_video(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # a pooling of kernel and stride spatial_pool_stride: 24 x 24 patches become 12 x 12 tokens
     videos, frames = inputs["pixel_values_videos"].shape[:2]
     return square_frames(_side(model) // model.config.spatial_pool_stride, frames, videos)
 
 
-def _video_llava(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+def _video_llava(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # the language model reads the class token of each frame: it has no place on the grid, so it stays
     videos, frames = inputs["pixel_values_videos"].shape[:2]
     return square_frames(_side(model), frames, videos, leading=1)

@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Family, Layout
+from .base import Family
+from .layout import Layout
 
 
-def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[Layout]:
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # the grid counts patches before the merger; a frame is one temporal step (two fused pictures)
     merge = model.config.vision_config.spatial_merge_size
     return [Layout(t, h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
@@ -41,4 +42,27 @@ QWEN3_VL = Family(
     # timestamps stand as text between the frames and stay; the deepstack rows are pruned with the features
     layouts=_layouts,
     positions="mrope",
+)
+
+QWEN3_5 = Family(
+    name="Qwen3.5",
+    model_types=("qwen3_5", "qwen3_5_moe"),
+    examples=("Qwen/Qwen3.5-4B", "Qwen/Qwen3.5-35B-A3B"),
+    # three of four layers are linear attention: they hold a state, not keys, so only the fourth can forget;
+    # the vision side is Qwen3-VL's without deepstack
+    layouts=_layouts,
+    positions="mrope",
+)
+
+GLM_V = Family(
+    name="GLM-4.1V to 4.6V",
+    model_types=("glm4v", "glm4v_moe", "glm46v"),
+    examples=("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.5V", "zai-org/GLM-4.6V-Flash"),
+    layouts=_layouts,
+    positions="mrope",
+    # images and videos share one placeholder, so the model itself cannot read both in one batch
+    placeholder="image_token_id",
+    images_beside=False,
+    # its forward treats both alike, but generate looks for video_token_id when it repeats or cuts video features
+    handed_as="image",
 )

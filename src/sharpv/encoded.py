@@ -1,0 +1,44 @@
+"""An encoder's output while its videos are pruned: rows taken apart by video, picked, and joined again by sample.
+
+All functions edit the output in place: ``pooler_output``, and each layer of ``deepstack_features`` alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .models import Layout
+
+
+def separate(output: Any, layouts: list[Layout]) -> None:
+    """One ``(n, D)`` tensor per layout, from a list per video or sample, or a tensor of any leading shape."""
+    pooled, sizes = output.pooler_output, [layout.rows for layout in layouts]
+    if isinstance(pooled, Tensor) or [len(rows) for rows in pooled] != sizes:
+        rows = pooled if isinstance(pooled, Tensor) else torch.cat(list(pooled))
+        output.pooler_output = list(rows.flatten(0, -2).split(sizes))
+
+
+def keep_rows(output: Any, picks: list[Tensor]) -> None:
+    """Of each video the picked rows."""
+    _each(output, lambda videos: [rows[pick] for rows, pick in zip(videos, picks, strict=True)])
+
+
+def join_samples(output: Any, samples: list[int]) -> None:
+    """One tensor per sample, since ``generate`` repeats whole entries for beams, in an order that differs by model."""
+    owners = sorted(set(samples))
+
+    def join(videos: list[Tensor]) -> list[Tensor]:
+        of = [[rows for rows, sample in zip(videos, samples, strict=True) if sample == owner] for owner in owners]
+        return [rows[0] if len(rows) == 1 else torch.cat(rows) for rows in of]
+
+    _each(output, join)
+
+
+def _each(output: Any, change: Callable[[list[Tensor]], list[Tensor]]) -> None:
+    output.pooler_output = change(output.pooler_output)
+    if getattr(output, "deepstack_features", None) is not None:
+        output.deepstack_features = [change(layer) for layer in output.deepstack_features]

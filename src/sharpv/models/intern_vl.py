@@ -1,0 +1,33 @@
+"""InternVL 2.5 and 3, in the ports for transformers: frames are images, pixel-shuffled to fewer tokens; 1-D RoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .base import Family
+from .layout import FRAMES, Layout, frames_as_images
+
+
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
+    # frames are never tiled; an image is, and each tile counts as an image here
+    vision = model.config.vision_config
+    side = round(vision.image_size[0] // vision.patch_size[0] * model.config.downsample_ratio)
+    return frames_as_images(side, inputs[FRAMES], rows)
+
+
+INTERN_VL = Family(
+    name="InternVL",
+    model_types=("internvl",),
+    examples=("OpenGVLab/InternVL3-1B-hf", "OpenGVLab/InternVL3_5-8B-HF"),
+    layouts=_layouts,
+    modality="image",
+    handed_as="image",
+    encoders={"image": "get_image_features"},
+    placeholder="image_token_id",
+    # its forward moves the features as one tensor
+    batched_features=True,
+    input_names=(FRAMES,),
+)

@@ -1,0 +1,111 @@
+"""How the feature rows of videos lie in what an encoder gives, and which of them are patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..budget import Present
+
+FRAMES = "video_frames"
+"""Extra input of the families that read video frames as images: for each video in prompt order its number of frames,
+or, where still images stand beside them, the (start, stop) of its frames among all images."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one video's feature rows lie: for each frame ``leading`` rows and ``height * width`` patches in raster order,
+    then ``trailing`` rows. Rows that are not patches (a class token, a newline) are never scored or dropped.
+
+    ``present`` tells which patches have a placeholder in the prompt, where the model's own processor leaves some out;
+    None: all. The other rows always have one.
+    """
+
+    frames: int
+    height: int
+    width: int
+    leading: int = 0
+    trailing: int = 0
+    present: Present | None = None
+
+    @classmethod
+    def still(cls, rows: int) -> Layout:
+        """Rows of still images that lie between a family's video frames: none is a patch of a video."""
+        return cls(0, 0, 0, trailing=rows)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.height * self.width
+
+    @property
+    def patches(self) -> int:
+        """Patches that the prompt holds."""
+        return self.frames * self.tokens_per_frame if self.present is None else self.present.count
+
+    @property
+    def others(self) -> int:
+        """Rows that are not patches."""
+        return self.frames * self.leading + self.trailing
+
+    @property
+    def rows(self) -> int:
+        """Rows that the encoder gives."""
+        return self.frames * self.tokens_per_frame + self.others
+
+    def split(self, rows: Tensor) -> Tensor:
+        """The patches of ``(n, D)`` feature rows as ``(T, N, D)``."""
+        frames = rows[: len(rows) - self.trailing].unflatten(0, (self.frames, self.leading + self.tokens_per_frame))
+        return frames[:, self.leading :]
+
+    def spread(self, patches: Tensor, others: bool) -> Tensor:
+        """The inverse for a mask: ``(T, N)`` bool over patches to ``(n,)`` over rows, ``others`` where no patch is."""
+        frames = torch.cat([patches.new_full((self.frames, self.leading), others), patches], dim=1).flatten()
+        return torch.cat([frames, frames.new_full((self.trailing,), others)])
+
+    def of_placeholders(self, rows: Tensor) -> Tensor:
+        """A mask over the encoder's rows, ``(n,)``, as one over the placeholders in the prompt."""
+        if self.present is None:
+            return rows
+        there = self.spread(self.present.mask, others=True)
+        return rows[first_true(there, self.patches + self.others)]
+
+
+def square_frames(side: int, frames: int, videos: int, *, leading: int = 0, trailing: int = 0) -> list[Layout]:
+    """Layouts of equally large square frames, as towers of a fixed input size make them."""
+    return [Layout(frames, side, side, leading, trailing)] * videos
+
+
+def frames_as_images(side: int, frames: Sequence[int | tuple[int, int]], rows: int | None) -> list[Layout]:
+    """Layouts of square frames, and of the still images between them, from :data:`FRAMES`.
+
+    Args:
+        side: height and width of an image in tokens.
+        frames: numbers of frames, which follow one another, or (start, stop) among the images.
+        rows: how many rows all images have, if known.
+
+    Raises:
+        ValueError: entries that are no numbers of frames or overlap, or that do not fit the images.
+    """
+    layouts: list[Layout] = []
+    end, size, mixed = 0, side * side, False
+    for entry in frames:
+        if isinstance(entry, int):
+            start, stop = end, end + entry
+        else:
+            (start, stop), mixed = entry, True
+        if not end <= start < stop:
+            raise ValueError(f"{FRAMES} must hold numbers of frames or rising (start, stop) pairs, got {list(frames)}")
+        layouts += [Layout.still((start - end) * size), Layout(stop - start, side, side)]
+        end = stop
+    images = end if rows is None else rows // size
+    if end > images or (end < images and not mixed):
+        raise ValueError(f"{FRAMES}={list(frames)} names {end} frames, but there are {images} images")
+    return [layout for layout in (*layouts, Layout.still((images - end) * size)) if layout.rows]
+
+
+def first_true(mask: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` True entries of a 1-D mask, in order, without asking the device how many there are."""
+    return mask.long().argsort(descending=True, stable=True)[:count]

@@ -1,0 +1,31 @@
+"""SmolVLM and SmolVLM2: frames are images, pixel-shuffled to fewer tokens, each after its time as text; 1-D RoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .base import Family
+from .layout import FRAMES, Layout, frames_as_images
+
+
+def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
+    # samples are padded to the same number of images with black ones, which its encoder leaves out
+    vision = model.config.vision_config
+    side = vision.image_size // vision.patch_size // model.config.scale_factor
+    return frames_as_images(side, inputs[FRAMES], rows)
+
+
+SMOL_VLM = Family(
+    name="SmolVLM",
+    model_types=("smolvlm",),
+    examples=("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
+    layouts=_layouts,
+    modality="image",
+    handed_as="image",
+    encoders={"image": "get_image_features"},
+    placeholder="image_token_id",
+    input_names=(FRAMES,),
+)
