@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -26,7 +24,8 @@ from .covers import Cover, FullPromptStreamer, UnexpandableFeatures, with_full_p
 from .criteria import Criterion, get_criterion
 from .memory import CACHE, MemoryStage, enable_forgetting, new_cache, take_cache, trace_of
 from .methods import Method, get_method
-from .models import find_family
+from .models import find_family, unwrapped
+from .modes import generation_option, inferred_mask, refuse_mode
 from .prompt import PrunedPrompt, Settings, prune
 from .report import Report, make_report
 
@@ -46,7 +45,8 @@ def apply(
     """Prune the videos that this model reads, from now until the handle is removed.
 
     Args:
-        model: a loaded transformers VideoLLM of a supported family (:func:`sharpv.list_models`).
+        model: a loaded transformers VideoLLM of a supported family (:func:`sharpv.list_models`), in PEFT's wrapper or
+            not.
         method: a name (:func:`sharpv.list_methods`) or an instance such as ``SharpV(weight=1.0)``.
         memory: the second stage. A number is the paper's M: a layer whose visual tokens have a mean cosine below M to
             their own input forgets them after prefill. Paper: 0.2. It can cost answers of several tokens (see
@@ -71,7 +71,7 @@ def apply(
     >>> print(pruning.report)
     """
     settings = _settings(method, memory, retention, max_tokens, min_tokens_per_frame, positions)
-    return Handle(model, settings)
+    return Handle(unwrapped(model), settings)
 
 
 def trim(
@@ -97,6 +97,7 @@ def trim(
     >>> out = model.generate(**trimmed, max_new_tokens=64)
     """
     settings = _settings(method, None, retention, max_tokens, min_tokens_per_frame, positions)
+    model = unwrapped(model)
     family = find_family(model)
     if Handle.of(model) is not None:
         raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
@@ -192,14 +193,14 @@ class Handle:
         before = prompt_on(cache)
         if before is None and not self.family.has_video(kwargs):
             return original(None, generation_config, *args, **self.family.stock_inputs(kwargs))
-        option = functools.partial(_option, self.model, generation_config, kwargs)
-        self._refuse_mode(option)
+        option = functools.partial(generation_option, self.model, generation_config, kwargs)
+        refuse_mode(self.model, self.family, self.settings, option, kwargs)
 
         full = kwargs.get("input_ids")
         if full is None:
             raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
         if kwargs.get("attention_mask") is None:
-            kwargs["attention_mask"] = _mask_of(full, option("pad_token_id"), option("eos_token_id"))
+            kwargs["attention_mask"] = inferred_mask(full, option("pad_token_id"), option("eos_token_id"))
         if before is not None:
             self._refuse_cache(cache)
             kwargs, prompt = later_turn(self.model, self.family, before, cache, kwargs), before
@@ -233,32 +234,6 @@ class Handle:
             return with_full_prompt(out, full, shorter)
         out.sequences = with_full_prompt(out.sequences, full, shorter)
         return out
-
-    def _refuse_mode(self, option: Callable[[str], Any]) -> None:
-        memory = self.settings.memory is not None
-        gaps = self.settings.positions == "original" and self.family.positions == "1d"
-        implementation = option("cache_implementation")
-        if memory and implementation not in (None, "dynamic"):
-            raise ValueError(
-                f"memory needs the dynamic cache, got cache_implementation={implementation!r}: apply with memory=None"
-            )
-        if option("prefill_chunk_size") is not None:
-            if memory:
-                raise ValueError("memory needs the prefill in one piece: apply with memory=None for prefill_chunk_size")
-            if Version(transformers.__version__) < Version("5.23"):
-                raise ValueError(
-                    f"prefill_chunk_size reads videos wrongly in transformers {transformers.__version__}: needs >= 5.23"
-                )
-            if gaps and str(self.model.config.get_text_config()._attn_implementation).startswith("flash"):
-                raise ValueError(
-                    "FlashAttention would take the gaps between original positions for packed sequences in later "
-                    "chunks: drop prefill_chunk_size, or apply with positions='packed'"
-                )
-        if option("use_cache") is False and gaps:
-            raise ValueError(
-                "use_cache=False would take the gaps between original positions for packed sequences: "
-                "keep the cache, or apply with positions='packed'"
-            )
 
     # forward ----------------------------------------------------------------------------------------------------------
 
@@ -334,17 +309,3 @@ def _settings(
     chosen, budget = get_method(method), Budget(retention, max_tokens, min_tokens_per_frame)
     chosen.require_budget(budget)
     return Settings(chosen, budget, get_criterion(memory), positions)
-
-
-def _mask_of(ids: Tensor, pad: int | None, eos: int | list[int] | None) -> Tensor:
-    """The mask that transformers infers where none was given: padding is not real, unless it also ends sequences."""
-    ends = [eos] if isinstance(eos, int) else eos or []
-    return torch.ones_like(ids) if pad is None or pad in ends else ids.ne(pad).long()
-
-
-def _option(model: PreTrainedModel, generation_config: Any, kwargs: Mapping[str, Any], name: str) -> Any:
-    """A generation option from where it was given: the call, the passed config, the model's own config."""
-    for source in (kwargs, vars(generation_config) if generation_config is not None else {}):
-        if source.get(name) is not None:
-            return source[name]
-    return getattr(model.generation_config, name, None)

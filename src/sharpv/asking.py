@@ -11,10 +11,12 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from . import pocket
+from .apply import Handle
 from .budget import Budget
 from .criteria import get_criterion
 from .methods import get_method
-from .models import list_models
+from .models import find_family, list_models
+from .models.layout import FRAMES
 from .video import Clip
 
 POCKET = "pocket"
@@ -64,22 +66,27 @@ def check(method: str, *, memory: float | None, retention: float | None, max_tok
     get_criterion(memory)
 
 
-def encode(processor: ProcessorMixin, clip: Clip, question: str) -> Any:
+def encode(model: PreTrainedModel, processor: ProcessorMixin, clip: Clip, question: str) -> Any:
     """The processor's inputs for one question about one clip; the clip's frames are used as they are."""
     content = [{"type": "video"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return processor(
+    inputs = processor(
         text=[prompt],
         videos=[clip.frames],
         video_metadata=[clip.metadata()],
         do_sample_frames=False,
         return_tensors="pt",
     )
+    if find_family(model).modality == "image":
+        inputs[FRAMES] = [len(clip.frames)]
+    return inputs
 
 
 def answer(model: PreTrainedModel, processor: ProcessorMixin, inputs: Any, max_new_tokens: int = 128) -> Answer:
     """Generate greedily, pruned if the model is."""
     inputs = inputs.to(model.device, model.dtype)
+    if Handle.of(model) is None:
+        inputs = find_family(model).stock_inputs(inputs)
     start = time.perf_counter()
     out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new = out[0, inputs["input_ids"].shape[1] :].tolist()  # reading the tokens waits for the device

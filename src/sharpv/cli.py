@@ -95,7 +95,7 @@ def ask(
     with working("loading the model"):
         loaded, processor = asking.load(model, device, dtype)
     with working("thinking"):
-        inputs = asking.encode(processor, clip, question)
+        inputs = asking.encode(loaded, processor, clip, question)
         dense = asking.answer(loaded, processor, inputs, max_new_tokens) if compare else None
         with apply(loaded, method, **options) as pruning:
             pruned = asking.answer(loaded, processor, inputs, max_new_tokens)

@@ -62,7 +62,7 @@ def run(name: str = "mover") -> Demonstration:
     model, processor = pocket.load()
     questions = []
     for index, question in enumerate([asked[0], *asked]):
-        inputs = encode(processor, clip, question["prompt"])
+        inputs = encode(model, processor, clip, question["prompt"])
         dense = answer(model, processor, inputs)
         with apply(model, memory=None) as pruning:
             pruned = answer(model, processor, inputs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from .base import Family
+from .base import Family, is_offloaded
 from .intern_vl import INTERN_VL
 from .layout import Layout
 from .llava_onevision import LLAVA_ONEVISION
@@ -32,12 +33,18 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside PEFT's wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def find_family(model: PreTrainedModel) -> Family:
     """The family of a loaded model.
 
     Raises:
         TypeError: not a generative transformers model.
-        ValueError: a model type without a family (the known ones are listed), or a transformers too old for it.
+        ValueError: a model type without a family (the known ones are listed), a transformers too old for it, or
+            offloaded weights where transformers itself cannot run the family with them.
     """
     if not isinstance(model, PreTrainedModel) or not model.can_generate():
         raise TypeError(f"expected a transformers model that can generate, got {type(model).__name__}")
@@ -49,6 +56,8 @@ def find_family(model: PreTrainedModel) -> Family:
         raise ValueError(f"model type {model_type!r} is not supported; supported: {', '.join(list_models())}")
     if "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
         raise ValueError(f"{type(model).__name__} takes no mm_encoder_outputs: sharpv needs transformers >= 5.18")
+    if not family.offload and any(is_offloaded(module) for module in model.modules()):
+        raise ValueError(f"transformers cannot run {family.name} with offloaded weights: load it without device_map")
     return family
 
 
@@ -57,4 +66,4 @@ def list_models() -> list[str]:
     return sorted(model_type for family in FAMILIES for model_type in family.model_types)
 
 
-__all__ = ["FAMILIES", "Family", "Layout", "find_family", "list_models"]
+__all__ = ["FAMILIES", "Family", "Layout", "find_family", "list_models", "unwrapped"]

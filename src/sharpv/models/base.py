@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -38,6 +40,7 @@ class Family:
             with one tensor per video.
         placeholder: the attribute of the config that holds the id of a video's placeholder tokens.
         images_beside: whether images may stand beside videos in a batch.
+        offload: whether the model runs with weights that accelerate keeps elsewhere, as transformers has it.
         encoders: per modality, the method that encodes its pixels.
         input_names: inputs that only the vision side and the positions read, besides those in the signatures of the
             encoders; they are dropped once features and positions are computed.
@@ -53,6 +56,7 @@ class Family:
     batched_features: bool = False
     placeholder: str = "video_token_id"
     images_beside: bool = True
+    offload: bool = True
     encoders: Mapping[str, str] = field(
         default_factory=lambda: {"image": "get_image_features", "video": "get_video_features"}
     )
@@ -69,7 +73,8 @@ class Family:
         """Run the model's own vision side; the activations inside the tower are let go."""
         names = self.encoder_inputs(model, modality)
         known = {name: inputs[given] for name, given in names.items() if inputs.get(given) is not None}
-        output = getattr(model.base_model, self.encoders[modality])(**known, return_dict=True)
+        with _own_weights(model.base_model):
+            output = getattr(model.base_model, self.encoders[modality])(**known, return_dict=True)
         # a new output: one whose fields are set to None still holds them as keys
         kept = {name: output[name] for name in FEATURES if output.get(name) is not None}
         return (type(output) if "deepstack_features" in kept else BaseModelOutputWithPooling)(**kept)
@@ -94,3 +99,17 @@ class Family:
     def stock_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs without what only sharpv understands."""
         return {name: value for name, value in inputs.items() if name != FRAMES or self.modality != "image"}
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether accelerate keeps this module's own weights elsewhere while it does not run."""
+    return bool(getattr(getattr(module, "_hf_hook", None), "offload", False))
+
+
+def _own_weights(module: nn.Module) -> AbstractContextManager[Any]:
+    """Offloaded weights are there only while their module's ``forward`` runs, but an encoder is not ``forward``."""
+    if not is_offloaded(module):
+        return nullcontext()
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module)

@@ -26,4 +26,6 @@ PERCEPTION_LM = Family(
     # one encoder for both, and a forward that moves the features as one tensor
     encoders={"image": "get_image_features", "video": "get_image_features"},
     batched_features=True,
+    # timm's tower reads weights past their modules' forward
+    offload=False,
 )

@@ -65,4 +65,6 @@ GLM_V = Family(
     images_beside=False,
     # its forward treats both alike, but generate looks for video_token_id when it repeats or cuts video features
     handed_as="image",
+    # its vision tower reads the weights of its position table past the table's forward
+    offload=False,
 )
