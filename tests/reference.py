@@ -33,7 +33,7 @@ def pruned_prompt(cache: Any) -> PrunedPrompt:
 
 def patch_columns(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
     """(B, L) bool: placeholders of video patches, without newlines and class tokens."""
-    return tiny.FAMILIES[model.config.model_type].patch_columns(inputs)
+    return {**tiny.FAMILIES, **tiny.VARIANTS}[model.config.model_type].patch_columns(inputs)
 
 
 def stock(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def reference_logits(
 
 def hybrid(model: PreTrainedModel) -> bool:
     """Whether hiding a token by a mask is not the same as leaving it out."""
-    return bool(tiny.FAMILIES[model.config.model_type].hybrid)
+    return bool({**tiny.FAMILIES, **tiny.VARIANTS}[model.config.model_type].hybrid)
 
 
 def _masked_logits(

@@ -9,6 +9,7 @@ import pytest
 
 import modes
 import sharpv
+import tiny
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*deprecated.*", "ignore:.*recompile.*")
@@ -23,6 +24,19 @@ def test_mode(family: str, mode: str, stage: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=re.escape(refused.sentence)):
             modes.MODES[mode](case)
     assert sharpv.Handle.of(case.model) is None
+
+
+@pytest.mark.parametrize("stage", modes.STAGES)
+@pytest.mark.parametrize("variant", tiny.VARIANTS)
+def test_variants_of_a_family(variant: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tiny.FAMILIES, variant, tiny.VARIANTS[variant])
+    case = modes.Case(variant, modes.STAGES[stage], tmp_path)
+    modes.greedy(case)
+    modes.beams(case)
+
+
+def test_every_model_type_has_been_seen() -> None:
+    assert sharpv.list_models() == sorted({**tiny.FAMILIES, **tiny.VARIANTS})
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

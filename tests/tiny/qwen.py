@@ -9,6 +9,10 @@ from torch import Tensor
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -17,6 +21,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -172,14 +178,16 @@ class Qwen35(Qwen3VL):
     """Every other layer is linear attention, and there is no deepstack."""
 
     model_type = "qwen3_5"
+    config_class = Qwen3_5Config
+    model_class = Qwen3_5ForConditionalGeneration
     hybrid = True
 
     def build(self, attention: str) -> PreTrainedModel:
         torch.manual_seed(0)
-        config = Qwen3_5Config(
+        config = self.config_class(
             text_config=dict(
-                TEXT, head_dim=16, layer_types=["linear_attention", "full_attention"] * 2, linear_key_head_dim=8,
-                linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+                TEXT, head_dim=16, **self.experts, layer_types=["linear_attention", "full_attention"] * 2,
+                linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
                 rope_parameters=dict(
                     rope_type="default", rope_theta=1e4, mrope_section=[2, 3, 3], mrope_interleaved=True,
                     partial_rotary_factor=1.0,
@@ -192,21 +200,31 @@ class Qwen35(Qwen3VL):
             image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END,
             tie_word_embeddings=False, attn_implementation=attention,
         )  # fmt: skip
-        return Qwen3_5ForConditionalGeneration(config)
+        return self.model_class(config)
+
+
+class Qwen35Moe(Qwen35):
+    model_type = "qwen3_5_moe"
+    config_class = Qwen3_5MoeConfig
+    model_class = Qwen3_5MoeForConditionalGeneration
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48, shared_expert_intermediate_size=48)
 
 
 class Glm4v(_Qwen):
     """Images and videos share a placeholder; the time of each frame stands behind it as text."""
 
     model_type = "glm4v"
+    config_class: Any = Glm4vConfig
+    model_class: Any = Glm4vForConditionalGeneration
+    experts: dict[str, Any] = {}
     placeholder = IMAGE
     images_beside = False
 
     def build(self, attention: str) -> PreTrainedModel:
         torch.manual_seed(0)
-        config = Glm4vConfig(
+        config = self.config_class(
             text_config=dict(
-                TEXT,
+                TEXT, **self.experts,
                 rope_parameters=dict(
                     rope_type="default", rope_theta=1e4, mrope_section=[2, 3, 3], partial_rotary_factor=1.0
                 ),
@@ -218,11 +236,27 @@ class Glm4v(_Qwen):
             image_token_id=IMAGE, video_token_id=VIDEO, image_start_token_id=START, image_end_token_id=END,
             video_start_token_id=60, video_end_token_id=61, tie_word_embeddings=False, attn_implementation=attention,
         )  # fmt: skip
-        return Glm4vForConditionalGeneration(config)
+        return self.model_class(config)
 
     def _video_tokens(self, part: Clip) -> list[int]:
         frame = [START, *[IMAGE] * (part.height * part.width), END]
         return [60, *[token for step in range(part.frames) for token in (*frame, 20 + step)], 61]
+
+
+class Glm46V(Glm4v):
+    model_type = "glm46v"
+    config_class = Glm46VConfig
+    model_class = Glm46VForConditionalGeneration
+
+
+class Glm4vMoe(Glm4v):
+    model_type = "glm4v_moe"
+    config_class = Glm4vMoeConfig
+    model_class = Glm4vMoeForConditionalGeneration
+    experts = dict(
+        n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=48, n_shared_experts=1, n_group=1,
+        topk_group=1, first_k_dense_replace=1, head_dim=16,
+    )  # fmt: skip
 
 
 class VideoLlama3(_Qwen):
