@@ -42,9 +42,13 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+.PHONY: test-matrix
+test-matrix: $(VENV)/.installed-dev
+	$(BIN)/python tests/matrix.py
+
 .PHONY: clean
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: distclean

@@ -7,7 +7,6 @@ the file is this table.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -299,9 +300,12 @@ class Refusal:
     families: tuple[str, ...] | None = None
     stages: tuple[str, ...] = ("1", "1 and 2")
     by: str = "sharpv"
+    below: str | None = None
+    """Only with versions of transformers below this one."""
 
 
 REFUSALS = (
+    Refusal(chunked_prefill, "prefill_chunk_size reads videos wrongly in transformers", stages=("1",), below="5.23"),
     Refusal(chunked_prefill, "memory needs the prefill in one piece: apply with memory=None", stages=("1 and 2",)),
     Refusal(static_cache, "memory needs the dynamic cache, got cache_implementation='static'", stages=("1 and 2",)),
     Refusal(no_cache, "use_cache=False would take the gaps between original positions for packed sequences", ONE_D),
@@ -315,9 +319,14 @@ REFUSALS = (
 )  # fmt: skip
 
 
+def refusals() -> list[Refusal]:
+    """Those of the installed transformers."""
+    return [e for e in REFUSALS if e.below is None or Version(transformers.__version__) < Version(e.below)]
+
+
 def refusal(mode: str, family: str, stage: str) -> Refusal | None:
     """Why a cell is refused, or None."""
-    for entry in REFUSALS:
+    for entry in refusals():
         known = entry.families is None or family in entry.families
         if entry.mode is MODES[mode] and known and stage in entry.stages:
             return entry
@@ -326,7 +335,7 @@ def refusal(mode: str, family: str, stage: str) -> Refusal | None:
 
 def table() -> str:
     """The page."""
-    notes = list(dict.fromkeys((entry.by, entry.sentence) for entry in REFUSALS))
+    notes = list(dict.fromkeys((entry.by, entry.sentence) for entry in refusals()))
     names = {
         model_type: family.name if index == 0 else f"{family.name} (`{model_type}`)"
         for family in FAMILIES
@@ -358,11 +367,6 @@ def table() -> str:
     for number, (by, sentence) in enumerate(notes, 1):
         lines.append(f"{number}. {sentence} ...{'' if by == 'sharpv' else f' (says {by})'}")
     return "\n".join(lines) + "\n"
-
-
-def pattern(sentence: str) -> str:
-    """The sentence as a regular expression."""
-    return re.escape(sentence)
 
 
 if __name__ == "__main__":
