@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import sharpv
 import tiny
 from reference import cache_of, on, stock
 from sharpv import Random, SharpV
+from sharpv.models import find_family
 from tiny import Clip
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
@@ -134,6 +137,25 @@ def test_a_missing_mask_is_inferred_as_transformers_does(model, family):
     with sharpv.apply(model, retention=1.0, memory=None):
         kept = model.generate(**inputs, max_new_tokens=3, **GREEDY)
     assert torch.equal(logits_of(dense), logits_of(kept))
+
+
+def test_the_vision_tower_s_activations_are_let_go(model, family, monkeypatch):
+    """They would stay in memory as long as the pruned prompt, through all of decoding."""
+    own, seen = find_family(model), []
+    encode = getattr(model.base_model, own.encoders[own.modality])
+
+    def remember(*args: Any, **kwargs: Any) -> Any:
+        output = encode(*args, **kwargs)
+        seen.append(weakref.ref(output.last_hidden_state))
+        return output
+
+    remember.__signature__ = inspect.signature(encode)
+    monkeypatch.setattr(model.base_model, own.encoders[own.modality], remember)
+    with sharpv.apply(model) as handle:
+        out = model.generate(**inputs_of(family, ONE), max_new_tokens=2, return_dict_in_generate=True)
+    gc.collect()
+    assert handle.report is not None and cache_of(out) is not None
+    assert len(seen) == 1 and seen[0]() is None
 
 
 def test_generate_keeps_no_graph_and_forward_does(model, family):

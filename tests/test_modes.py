@@ -10,6 +10,7 @@ import pytest
 import modes
 import sharpv
 import tiny
+from sharpv.models import FAMILIES
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*deprecated.*", "ignore:.*recompile.*")
@@ -37,6 +38,7 @@ def test_variants_of_a_family(variant: str, stage: str, tmp_path: Path, monkeypa
 
 def test_every_model_type_has_been_seen() -> None:
     assert sharpv.list_models() == sorted({**tiny.FAMILIES, **tiny.VARIANTS})
+    assert {name for family in FAMILIES for name in family.variants} == set(tiny.VARIANTS)
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:

@@ -137,11 +137,15 @@ def models() -> None:
     """The model families."""
     from .models import FAMILIES
 
-    table = Table("family", "model types", "positions", "examples")
+    table = Table("family", "model types", "stages", "positions", "tested (tiny random weights)", "for instance")
     for family in FAMILIES:
         positions = {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions]
-        table.add_row(family.name, ", ".join(family.model_types), positions, "\n".join(family.examples))
+        stages = "1; 2 where there are keys" if family.hybrid else "1, 2"
+        tested = "\n".join(["every mode", *(f"{name}: greedy, beams" for name in family.variants)])
+        types, examples = "\n".join(family.model_types), "\n".join(family.examples)
+        table.add_row(family.name, types, stages, positions, tested, examples)
     out.print(table)
+    out.print("[dim]Modes: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
 
 
 def _memory(text: str) -> float | None:

@@ -29,9 +29,11 @@ class Family:
     Attributes:
         name: shown in tables and messages.
         model_types: values of ``config.model_type`` that belong to it.
+        variants: those of them that share all code with another one and are tested in greedy decoding and beams only.
         examples: hub ids of checkpoints.
         layouts: from the model, its inputs and the number of rows that the encoder made (None: not run) to the
             :class:`Layout` of each video, and of each run of still images among its frames, in prompt order.
+        hybrid: some layers hold a state instead of keys and values, so the second stage passes them over.
         modality: whose encoder and pixels serve videos: "image" where frames are read as images.
         handed_as: under which name the language model takes their features, which is also how ``generate`` finds their
             placeholders for beams and prefill chunks.
@@ -50,6 +52,8 @@ class Family:
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
     layouts: Layouts
+    variants: tuple[str, ...] = ()
+    hybrid: bool = False
     modality: Literal["image", "video"] = "video"
     handed_as: Literal["image", "video"] = "video"
     positions: Literal["1d", "mrope"] = "1d"
