@@ -48,7 +48,7 @@ QWEN3_5 = Family(
     name="Qwen3.5",
     model_types=("qwen3_5", "qwen3_5_moe"),
     variants=("qwen3_5_moe",),
-    examples=("Qwen/Qwen3.5-4B", "Qwen/Qwen3.5-35B-A3B"),
+    examples=("Qwen/Qwen3.5-27B", "Qwen/Qwen3.5-35B-A3B"),
     # three of four layers are linear attention; the vision side is Qwen3-VL's without deepstack
     hybrid=True,
     layouts=_layouts,
@@ -59,7 +59,7 @@ GLM_V = Family(
     name="GLM-4.1V to 4.6V",
     model_types=("glm4v", "glm4v_moe", "glm46v"),
     variants=("glm4v_moe", "glm46v"),
-    examples=("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.5V", "zai-org/GLM-4.6V-Flash"),
+    examples=("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.5V", "zai-org/GLM-4.6V"),
     layouts=_layouts,
     positions="mrope",
     # images and videos share one placeholder, so the model itself cannot read both in one batch

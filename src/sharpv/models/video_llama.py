@@ -31,7 +31,7 @@ def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None
 VIDEO_LLAMA_3 = Family(
     name="VideoLLaMA 3",
     model_types=("video_llama_3",),
-    examples=("DAMO-NLP-SG/VideoLLaMA3-2B", "DAMO-NLP-SG/VideoLLaMA3-7B"),
+    examples=("lkhl/VideoLLaMA3-2B-Image-HF",),
     layouts=_layouts,
     input_names=("video_compression_mask",),
 )
