@@ -117,12 +117,12 @@ def test_unknown_options_and_missing_arguments():
     assert run("serve").exit_code == 2
 
 
-def test_tables():
+def test_tables(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     methods, models = run("methods"), run("models")
     assert methods.exit_code == models.exit_code == 0
     assert all(name in methods.stdout for name in METHODS)
-    words = set(models.stdout.split())
-    assert all(word in words for family in FAMILIES for word in family.name.split())
+    assert all(family.name in models.stdout for family in FAMILIES)
 
 
 @pytest.mark.parametrize("name", ["mover", "cut", "static"])

@@ -137,7 +137,9 @@ def models() -> None:
     """The model families."""
     from .models import FAMILIES
 
-    table = Table("family", "model types", "stages", "positions", "tested (tiny random weights)", "for instance")
+    table = Table()
+    for heading in ("family", "model types", "stages", "positions", "tested (tiny random weights)", "for instance"):
+        table.add_column(heading, overflow="fold")
     for family in FAMILIES:
         positions = {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions]
         stages = "1; 2 where there are keys" if family.hybrid else "1, 2"
