@@ -114,6 +114,12 @@ PROCESSORS: dict[str, Callable[[], ProcessorMixin]] = {
                                    "num_frames": 8, "fps": 1}),
         image_seq_len=9, chat_template=template("<|image|>", "<|video|>"),
     ),
+    "pllava": lambda: _processor(
+        "LlavaNextVideoProcessor", tokenizer(image_token="<|video|>", video_token="<|image|>"),
+        ("LlavaNextImageProcessor", {**CROPPED, "image_grid_pinpoints": [[24, 24]]}),
+        ("LlavaNextVideoVideoProcessor", CROPPED), patch_size=4, vision_feature_select_strategy="default",
+        chat_template=template("<|image|>", "<|image|>"),
+    ),
     "perception_lm": lambda: _processor(
         "PerceptionLMProcessor", tokenizer(),
         ("PerceptionLMImageProcessor", {"tile_size": 84, "vision_input_type": "vanilla"}),

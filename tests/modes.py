@@ -19,7 +19,6 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from transformers import (
-    AutoModelForImageTextToText,
     AutoProcessor,
     DynamicCache,
     PreTrainedModel,
@@ -187,14 +186,14 @@ def forward_with_labels(case: Case) -> None:
 
 def a_pipeline(case: Case) -> None:
     folder = checkpoints.write(case.folder, case.family)
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model, processor = type(case.model).from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     rng = np.random.default_rng(0)
-    frames = np.repeat(rng.integers(0, 255, (1, 48, 48, 3)), 6, axis=0).astype(np.uint8)
-    frames[:, 10:20, 10:20] = rng.integers(0, 255, (6, 10, 10, 3))
+    frames = np.repeat(rng.integers(0, 255, (1, 48, 48, 3)), 4, axis=0).astype(np.uint8)
+    frames[:, 10:20, 10:20] = rng.integers(0, 255, (4, 10, 10, 3))
     content = [{"type": "video", "video": frames}, {"type": "text", "text": "What is it?"}]
     options: dict[str, Any] = {"max_new_tokens": NEW}
     if find_family(model).modality == "image":
-        options[FRAMES] = [6]
+        options[FRAMES] = [4]
     ask = pipeline("image-text-to-text", model=model, processor=processor)
     with case.pruned(model) as handle:
         (answer,) = ask(

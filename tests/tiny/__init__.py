@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .frames import InternVL, PerceptionLM, SmolVLM
-from .llava import LlavaNextVideo, LlavaOneVision, VideoLlava
+from .llava import LlavaNextVideo, LlavaOneVision, Pllava, VideoLlava
 from .parts import END, EOS, HIGH_M, IMAGE, LAYERS, PAD, START, TEXT, VIDEO, VOCABULARY, Clip, Part
 from .qwen import Glm4v, Glm4vMoe, Glm46V, Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25VL, Qwen35, Qwen35Moe, VideoLlama3
 
@@ -19,7 +19,7 @@ FAMILIES = {
     family.model_type: family
     for family in (
         LlavaOneVision(), LlavaNextVideo(), VideoLlava(), Qwen2VL(), Qwen25VL(), Qwen3VL(), Qwen3VLMoe(),
-        Qwen35(), Glm4v(), VideoLlama3(), InternVL(), SmolVLM(), PerceptionLM(),
+        Qwen35(), Glm4v(), VideoLlama3(), InternVL(), SmolVLM(), PerceptionLM(), Pllava(),
     )
 }  # fmt: skip
 

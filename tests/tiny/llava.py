@@ -20,6 +20,8 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
+from sharpv.models.pllava import PllavaConfig, PllavaForConditionalGeneration
+
 from .parts import IMAGE, TEXT, VIDEO, Clip, Part, draw, pad
 
 
@@ -34,7 +36,7 @@ class Llava:
 
     def patch_columns(self, inputs: dict[str, Any]) -> Tensor:
         """(B, L) bool: placeholders of video patches."""
-        return inputs["input_ids"] == VIDEO
+        return inputs["input_ids"] == self.placeholder
 
     def tokens_of_frames(self, part: Clip) -> int:
         """Placeholders of a video's patches."""
@@ -57,7 +59,7 @@ class Llava:
                     row += [IMAGE] * self.image_tokens
                     images.append(draw(part, 3, self.size, self.size, 1)[0])
                 else:
-                    row += [VIDEO] * self.video_tokens(part)
+                    row += [self.placeholder] * self.video_tokens(part)
                     videos.append(draw(part, 3, self.size, self.size, part.frames))
             rows.append(row)
         ids, mask = pad(rows, side)
@@ -154,3 +156,25 @@ def _clip(size: int, patch: int) -> CLIPVisionConfig:
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, image_size=size,
         patch_size=patch, projection_dim=32,
     )  # fmt: skip
+
+
+class Pllava(Llava):
+    """Frames of 6 x 6 patches, averaged to 3 x 3 tokens; images and videos share a placeholder."""
+
+    model_type = "pllava"
+    placeholder = IMAGE
+    images_beside = False
+
+    def build(self, attention: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = PllavaConfig(
+            vision_config=_clip(self.size, self.patch), text_config=LlamaConfig(**TEXT), image_token_index=IMAGE,
+            pooling_shape=(4, 3, 3), tie_word_embeddings=False, attn_implementation=attention,
+        )  # fmt: skip
+        return PllavaForConditionalGeneration(config)
+
+    def video_tokens(self, part: Clip) -> int:
+        return 4 * 9
+
+    def tokens_of_frames(self, part: Clip) -> int:
+        return 4 * 9

@@ -13,6 +13,7 @@ from .layout import Layout
 from .llava_onevision import LLAVA_ONEVISION
 from .llava_video import LLAVA_NEXT_VIDEO, VIDEO_LLAVA
 from .perception_lm import PERCEPTION_LM
+from .pllava import PLLAVA
 from .qwen_vl import GLM_V, QWEN2_5_VL, QWEN2_VL, QWEN3_5, QWEN3_VL
 from .smol_vlm import SMOL_VLM
 from .video_llama import VIDEO_LLAMA_3
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     INTERN_VL,
     SMOL_VLM,
     PERCEPTION_LM,
+    PLLAVA,
 )
 
 
