@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from transformers import GPT2Config
 from typer.testing import CliRunner, Result
 
@@ -54,6 +55,19 @@ def test_ask_a_local_checkpoint(clip, checkpoint):
     facts = json.loads(limited.stdout)
     assert facts["clip"]["frames"] == 4 and facts["report"]["visual_tokens"]["kept"] <= 6
     assert len(facts["report"]["memory"]["similarity"]) == 4
+
+
+@pytest.mark.parametrize("family", [name for name in checkpoints.PROCESSORS if name != "pllava"])
+def test_ask_every_family_about_a_still_picture_and_a_clip(clip, family, tmp_path):
+    """transformers' Auto classes know no PLLaVA; a still is a clip of one frame."""
+    folder, still = checkpoints.write(tmp_path / "model", family), tmp_path / "still.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(still)
+    for source, frames in ((still, 8), (clip, 5)):
+        options = ("--model", folder, "--frames", frames, "--max-new-tokens", 2, "--json", "--compare")
+        result = run("ask", source, "What is it?", *options)
+        assert result.exit_code == 0, result.output
+        facts = json.loads(result.stdout)
+        assert 0 < facts["report"]["visual_tokens"]["kept"] <= facts["report"]["visual_tokens"]["total"]
 
 
 def test_ask_prints_the_answer_the_report_and_warnings(clip, checkpoint):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -67,18 +68,26 @@ def check(method: str, *, memory: float | None, retention: float | None, max_tok
 
 
 def encode(model: PreTrainedModel, processor: ProcessorMixin, clip: Clip, question: str) -> Any:
-    """The processor's inputs for one question about one clip; the clip's frames are used as they are."""
+    """The processor's inputs for one question about one clip; the clip's frames are used as they are.
+
+    Where a processor fuses pictures and the clip has fewer than it needs for one, its last frame is shown again.
+    """
+    fused = getattr(processor.video_processor, "temporal_patch_size", 1)
+    missing = max(fused - len(clip.frames), 0)
+    frames = np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, axis=0)])
+    metadata = clip.metadata()
+    metadata["frames_indices"] += metadata["frames_indices"][-1:] * missing
     content = [{"type": "video"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = processor(
         text=[prompt],
-        videos=[clip.frames],
-        video_metadata=[clip.metadata()],
+        videos=[frames],
+        video_metadata=[metadata],
         do_sample_frames=False,
         return_tensors="pt",
     )
     if find_family(model).modality == "image":
-        inputs[FRAMES] = [len(clip.frames)]
+        inputs[FRAMES] = [len(frames)]
     return inputs
 
 
