@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .model import frame_features, pixel_values
-from .packing import IGNORE, forward, pack, prefix_of, tokenise
+from .packing import IGNORE, Phrasing, forward, pack, pocket_phrasing, prefix_of, tokenise
 from .questions import Question, ask
 from .world import Episode, render, sample
 
@@ -98,6 +98,7 @@ def score(
     keep: Tensor | None = None,
     positions: str = "original",
     batch: int = 10,
+    phrasing: Phrasing | None = None,
 ) -> list[Record]:
     """Ask every question, keeping the visual tokens of the mask ``keep``, bool (videos, frames, 49); None: all.
 
@@ -109,13 +110,15 @@ def score(
     if keep.shape != features.shape[:3] or keep.dtype != torch.bool:
         raise ValueError(f"keep must be bool {tuple(features.shape[:3])}, got {keep.dtype} {tuple(keep.shape)}")
     model.eval()
+    phrasing = phrasing or pocket_phrasing()
     records: list[Record] = []
     for start in range(0, len(evaluation), batch):
         part = slice(start, start + batch)
         questions = evaluation.questions[part]
-        packed = pack([tokenise(of_video) for of_video in questions]).to(features.device)
-        prefix = prefix_of(features[part].flatten(1, 2), keep[part].flatten(1), positions)
-        hidden, _ = forward(model, prefix, packed)
+        packed = pack([tokenise(of_video, phrasing) for of_video in questions]).to(features.device)
+        kept = keep[part].flatten(1)
+        prefix = prefix_of(features[part].flatten(1, 2), kept, positions, len(phrasing.head))
+        hidden, _ = forward(model, prefix, packed, phrasing=phrasing)
         logits = model.lm_head(hidden)
         suppressed = getattr(model.generation_config, "suppress_tokens", None)
         if suppressed:

@@ -1,8 +1,9 @@
 """Many questions behind one video: they share the visual prefix, and a block mask keeps them apart.
 
-``[<bos>, visual tokens, newline, question 1 + answer 1, question 2 + answer 2, ...]``; a question sees the
+``[head, visual tokens, newline, question 1 + answer 1, question 2 + answer 2, ...]``; a question sees the
 prefix and itself, and its positions continue the prefix as if it were alone. Hence the logits are those of one
-prompt per question, at a fraction of the cost.
+prompt per question, at a fraction of the cost. How a prompt is worded around the video is the model's
+:class:`Phrasing`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,30 @@ _CLOSING = len(["only", "give", "the", "best", "option", ".", "<ans>"])
 
 
 @dataclass(frozen=True)
+class Phrasing:
+    """How a model's prompt stands around one video: token ids before it, text after it, and the tokenizer."""
+
+    head: tuple[int, ...]
+    encode: Callable[[list[str]], list[list[int]]]
+    question: str
+    answer: str
+
+
+@cache
+def pocket_phrasing() -> Phrasing:
+    """``<bos> <video> question <ans> answer <eos>``."""
+    words = build_tokenizer()
+    return Phrasing(
+        head=(vocabulary().index(BOS),),
+        encode=lambda texts: words(texts)["input_ids"],
+        question=f"{{}} {ANSWER}",
+        answer=f"{{}} {EOS}",
+    )
+
+
+@dataclass(frozen=True)
 class TokenisedQuestion:
-    """Token ids of a question (ending in <ans>) and of its answer (ending in <eos>)."""
+    """Token ids of a question (to the point where the model speaks) and of its answer (to the end of its turn)."""
 
     family: str
     form: str
@@ -51,20 +74,15 @@ class TokenisedQuestion:
 
 
 @cache
-def _tokenizer():  # type: ignore[no-untyped-def]
-    return build_tokenizer()
-
-
-@cache
 def _letter_ids() -> frozenset[int]:
     return frozenset(vocabulary().index(letter) for letter in LETTERS)
 
 
-def tokenise(questions: Sequence[Question]) -> list[TokenisedQuestion]:
-    """Token ids of each question and its answer."""
-    encode = _tokenizer()
-    prompts = encode([f"{question.prompt} {ANSWER}" for question in questions])["input_ids"]
-    answers = encode([f"{question.answer} {EOS}" for question in questions])["input_ids"]
+def tokenise(questions: Sequence[Question], phrasing: Phrasing | None = None) -> list[TokenisedQuestion]:
+    """Token ids of each question and its answer, in pocket's phrasing if no other is given."""
+    phrasing = phrasing or pocket_phrasing()
+    prompts = phrasing.encode([phrasing.question.format(question.prompt) for question in questions])
+    answers = phrasing.encode([phrasing.answer.format(question.answer) for question in questions])
     return [
         TokenisedQuestion(question.family, question.form, tuple(prompt), tuple(answer))
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
@@ -137,10 +155,11 @@ class Prefix:
     """Position of the newline token, (videos,)."""
 
 
-def prefix_of(features: Tensor, keep: Tensor, positions: str = "original") -> Prefix:
+def prefix_of(features: Tensor, keep: Tensor, positions: str = "original", head: int = 1) -> Prefix:
     """Gather the kept tokens of ``features`` (videos, tokens, hidden) under the mask ``keep`` (videos, tokens).
 
     With ``"original"`` positions a token stays where it is in the full prompt, with ``"packed"`` the gaps close.
+    ``head`` is how many tokens stand before the video.
     """
     if positions not in ("original", "packed"):
         raise ValueError(f"positions must be 'original' or 'packed', got {positions!r}")
@@ -150,43 +169,48 @@ def prefix_of(features: Tensor, keep: Tensor, positions: str = "original") -> Pr
     valid = torch.arange(most, device=keep.device) < counts[:, None]
     gathered = features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
     if positions == "original":
-        place, end = index + 1, torch.full_like(counts, features.shape[1] + 1)
+        place, end = index + head, torch.full_like(counts, features.shape[1] + head)
     else:
-        place, end = torch.arange(1, most + 1, device=keep.device).expand_as(index), counts + 1
+        place, end = torch.arange(head, most + head, device=keep.device).expand_as(index), counts + head
     return Prefix(gathered, place, valid, end)
 
 
-def attention_mask(prefix: Prefix, block: Tensor) -> Tensor:
+def attention_mask(prefix: Prefix, block: Tensor, head: int = 1) -> Tensor:
     """Boolean (videos, 1, tokens, tokens), True where a token may look."""
-    videos, kept = prefix.valid.shape
-    head, total = kept + 2, kept + 2 + block.shape[1]
-    ends = prefix.valid.new_ones(videos, 1)
-    seen = torch.cat([ends, prefix.valid, ends], 1)
+    videos = len(prefix.valid)
+    ones = prefix.valid.new_ones(videos, head + 1)
+    seen = torch.cat([ones[:, 1:], prefix.valid, ones[:, :1]], 1)
+    start, total = seen.shape[1], seen.shape[1] + block.shape[1]
     allowed = torch.zeros(videos, total, total, dtype=torch.bool, device=block.device)
-    allowed[:, :, :head] = seen[:, None]
-    allowed[:, head:, head:] = block[:, :, None] == block[:, None]
+    allowed[:, :, :start] = seen[:, None]
+    allowed[:, start:, start:] = block[:, :, None] == block[:, None]
     allowed = allowed.tril_()
     allowed.diagonal(dim1=1, dim2=2).fill_(True)
     return allowed[:, None]
 
 
 def forward(
-    model: LlavaOnevisionForConditionalGeneration, prefix: Prefix, packed: Packed, hidden_states: bool = False
+    model: LlavaOnevisionForConditionalGeneration,
+    prefix: Prefix,
+    packed: Packed,
+    hidden_states: bool = False,
+    phrasing: Phrasing | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """Run the text model: (hidden states of the question tokens, those of all tokens per layer if asked for)."""
     inner = model.model
-    embed = inner.language_model.embed_tokens
+    embed = inner.get_input_embeddings()
     videos, kept = prefix.valid.shape
-    bos = embed(torch.full((videos, 1), vocabulary().index(BOS), device=packed.ids.device))
+    head = torch.tensor((phrasing or pocket_phrasing()).head, device=packed.ids.device).expand(videos, -1)
     newline = inner.image_newline.expand(videos, 1, -1)
-    embeds = torch.cat([bos, prefix.features, newline, embed(packed.ids)], 1)
+    embeds = torch.cat([embed(head), prefix.features, newline, embed(packed.ids)], 1)
     end = prefix.end[:, None]
-    places = torch.cat([torch.zeros_like(end), prefix.positions, end, end + 1 + packed.offset], 1)
+    start = torch.arange(head.shape[1], device=end.device).expand_as(head)
+    places = torch.cat([start, prefix.positions, end, end + 1 + packed.offset], 1)
     output = inner.language_model(
         inputs_embeds=embeds,
-        attention_mask=attention_mask(prefix, packed.block),
+        attention_mask=attention_mask(prefix, packed.block, head.shape[1]),
         position_ids=places,
         output_hidden_states=hidden_states,
         use_cache=False,
     )
-    return output.last_hidden_state[:, kept + 2 :], output.hidden_states
+    return output.last_hidden_state[:, head.shape[1] + kept + 1 :], output.hidden_states
