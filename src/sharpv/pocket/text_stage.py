@@ -6,6 +6,7 @@ home. See :mod:`.stages` for the settings.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ from torch.nn import functional
 
 from .labels import CELLS, IGNORE, MotionLabels, motion_labels
 from .model import frame_features, pixel_values
-from .packing import TokenisedQuestion, forward, pack, prefix_of, tokenise
-from .questions import ask
+from .packing import Phrasing, TokenisedQuestion, forward, pack, pocket_phrasing, prefix_of, tokenise
+from .questions import Question, ask
 from .stages import STAGE_2, Settings, learning_rate
-from .world import render, sample
+from .world import Episode, render, sample
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionForConditionalGeneration
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingVideo:
-    """What is left of a video once its features are known."""
+    """What is left of a video once its features are known: ``features`` are what the stage made of its pixels."""
 
     features: Tensor
     labels: MotionLabels
@@ -35,10 +36,13 @@ class TrainingVideo:
 
 
 class VideoBuffer:
-    """A sliding window over the endless sequence of training videos; video ``n`` is a function of (seed, n)."""
+    """A sliding window over the endless sequence of training videos; video ``n`` is a function of (seed, n).
 
-    def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
-        self.model, self.settings = model, settings
+    ``encode`` makes of the pixels of a video ``(frames, 3, 112, 112)`` what is kept of it.
+    """
+
+    def __init__(self, settings: Settings, encode: Callable[[Tensor], Tensor], phrasing: Phrasing) -> None:
+        self.settings, self.encode, self.phrasing = settings, encode, phrasing
         plan = np.concatenate([np.full(count, frames) for frames, count in settings.slots])
         self.frames = np.random.default_rng([settings.seed, 3]).permutation(plan)
         self.videos: list[TrainingVideo | None] = [None] * len(self.frames)
@@ -57,9 +61,13 @@ class VideoBuffer:
     def _make(self, number: int, frames: int) -> TrainingVideo:
         rng = np.random.default_rng([self.settings.seed, STAGE_2, 0, number])
         episode = sample(rng, self.settings.texture_seed)
-        pixels = pixel_values(render(episode, frames), self.model.device)
-        features = frame_features(self.model, pixels).flatten(0, 1).half()
-        return TrainingVideo(features, motion_labels(episode, frames), tokenise(ask(episode, rng, frames, 3)))
+        features = self.encode(pixel_values(render(episode, frames)))
+        questions = tokenise(self.questions(episode, rng, frames), self.phrasing)
+        return TrainingVideo(features, motion_labels(episode, frames), questions)
+
+    def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
+        """What is asked about a training video."""
+        return ask(episode, rng, frames, 3)
 
     def batch(self, rng: np.random.Generator) -> list[TrainingVideo]:
         """Random videos that all have the same number of frames."""
@@ -153,12 +161,15 @@ class TextStage:
     """Train the text model on packed questions behind frozen visual tokens."""
 
     name = "text"
+    middle = 3
+    """The layer after which the auxiliary loss reads the visual tokens."""
 
     def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.steps = settings.text_steps
         self.device = model.device
-        self.buffer = VideoBuffer(model, settings)
+        self.phrasing = pocket_phrasing()
+        self.buffer = VideoBuffer(settings, self.encode, self.phrasing)
         self.extra = nn.Linear(model.config.text_config.hidden_size, 5 + 3 + 3).to(self.device)
         frozen = (model.model.vision_tower, model.model.multi_modal_projector)
         for part in frozen:
@@ -170,6 +181,14 @@ class TextStage:
             {"params": [p for p in self.parameters if p.dim() != 2], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.text_rate, betas=(0.9, 0.98))
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """What is kept of a training video: here its visual tokens, (tokens, hidden)."""
+        return frame_features(self.model, pixels.to(self.device)).flatten(0, 1).half()
+
+    def visual_tokens(self, videos: list[TrainingVideo]) -> Tensor:
+        """The visual tokens of a batch, (videos, tokens, hidden), from what was kept of them."""
+        return torch.stack([video.features for video in videos]).float()
 
     def rate(self, step: int) -> float:
         return learning_rate(self.settings.text_rate, step, self.steps, 80, self.settings.decay_from)
@@ -184,9 +203,9 @@ class TextStage:
         is_object = np.stack([video.labels.is_object for video in videos])
         kept, positions = keep_mask(is_object, rng, step / self.steps, self.settings)
         keep = torch.from_numpy(kept).to(self.device)
-        features = torch.stack([video.features for video in videos]).float()
-        prefix = prefix_of(features, keep, positions)
-        hidden, layers = forward(self.model, prefix, packed, hidden_states=True)
+        head = len(self.phrasing.head)
+        prefix = prefix_of(self.visual_tokens(videos), keep, positions, head)
+        hidden, layers = forward(self.model, prefix, packed, hidden_states=True, phrasing=self.phrasing)
         assert layers is not None
 
         asked = packed.target != IGNORE
@@ -194,7 +213,7 @@ class TextStage:
         each = functional.cross_entropy(logits, target, label_smoothing=0.02, reduction="none")
         weight = packed.weight[asked]
         answers = (each * weight).sum() / weight.sum()
-        middle = layers[min(3, len(layers) - 1)][:, 1 : 1 + keep[0].sum()]
+        middle = layers[min(self.middle, len(layers) - 1)][:, head : head + keep[0].sum()]
         motion, right = self._motion_loss(middle, videos, keep)
         facts = {
             "loss": float(answers.detach()),
