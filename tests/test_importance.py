@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpv.importance import (
+    FRAMES_AT_ONCE,
     dissimilarity,
     frame_retention,
     importance,
@@ -71,10 +72,26 @@ def test_dissimilarity_by_hand():
     assert dissimilarity(zero, zero) == 0 and dissimilarity(zero, up) == 1
 
 
-def test_a_still_frame_asks_for_nothing():
-    features = clip((1, 9, 16), 0).expand(4, -1, -1)
+@pytest.mark.parametrize("channels", [1, 16, 897, 3584])
+def test_a_still_frame_asks_for_nothing(channels):
+    features = 7 * clip((1, 9, channels), 0).expand(9, -1, -1)
     asked = frame_retention(spatial_importance(features), temporal_importance(features))
-    assert asked[0] > 0 and torch.equal(asked[1:], torch.zeros(3))
+    assert (asked[0] > 0 or channels == 1) and torch.equal(asked[1:], torch.zeros(8))
+    alike = clip((9, 1, channels), 1).expand(-1, 12, -1)
+    assert torch.equal(spatial_importance(alike), torch.zeros(9, 12))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 5, 8, 9])
+def test_one_pass_equals_the_definition(frames, monkeypatch):
+    features = clip((1, 11, 96), 0) + 0.1 * clip((frames, 11, 96), 1)
+    spatial, temporal = (
+        dissimilarity(features, features.mean(1, keepdim=True)),
+        dissimilarity(features[1:], features[:-1]),
+    )
+    for at_once in (1, 3, 4, 100):
+        monkeypatch.setitem(FRAMES_AT_ONCE, "cpu", at_once)
+        torch.testing.assert_close(spatial_importance(features), spatial, atol=1e-5, rtol=0)
+        torch.testing.assert_close(temporal_importance(features), temporal, atol=1e-5, rtol=0)
 
 
 def test_one_frame_has_only_the_spatial_term():

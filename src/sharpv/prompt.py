@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .budget import Budget
 from .criteria import Criterion
 from .encoded import join_samples, keep_rows, separate
-from .methods.base import Method, is_finite, refuse_non_finite
+from .methods.base import Method, is_sound, refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
 from .models.layout import first_true
@@ -188,6 +188,8 @@ class _Choice:
     layout: Layout
     features: Tensor
     keep: Tensor
+    sound: Tensor
+    """Whether all is finite, unread."""
 
     @property
     def kept_rows(self) -> Tensor:
@@ -199,11 +201,6 @@ class _Choice:
         """``(placeholders,)`` bool, the rows that are patches."""
         return self.layout.of_placeholders(self.layout.spread(torch.ones_like(self.keep), others=False))
 
-    @property
-    def sound(self) -> Tensor:
-        """Whether all features are finite, unread."""
-        return is_finite(self.features)
-
     def pick(self, kept: int) -> Tensor:
         """Indices of the encoder's rows that stay, in order, given how many patches do."""
         return first_true(self.layout.spread(self.keep, others=True), kept + self.layout.others)
@@ -212,9 +209,11 @@ class _Choice:
 def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
     features = layout.split(rows)
     if not layout.frames:  # still images
-        return _Choice(layout, features, torch.ones(0, 0, dtype=torch.bool, device=rows.device))
+        nothing = torch.ones(0, 0, dtype=torch.bool, device=rows.device)
+        return _Choice(layout, features, nothing, nothing.all())
     settings.method.check(features, settings.budget)
-    return _Choice(layout, features, settings.method.choose(features, settings.budget, layout.present).keep)
+    selection = settings.method.choose(features, settings.budget, layout.present)
+    return _Choice(layout, features, selection.keep, is_sound(features, selection.scores))
 
 
 def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:

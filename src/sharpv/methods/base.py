@@ -86,7 +86,7 @@ class Method(ABC):
         if present is not None and not present.any():
             raise ValueError("the video is empty: none of its tokens is present")
         selection = self.choose(features, budget, None if present is None else Present(present, int(present.sum())))
-        if not is_finite(features):
+        if not is_sound(features, selection.scores):
             refuse_non_finite(features)
         return selection
 
@@ -106,10 +106,10 @@ class Method(ABC):
             raise ValueError(f"method {self.name!r} keeps a fixed share: pass retention=, for instance retention=0.25")
 
 
-def is_finite(features: Tensor) -> Tensor:
-    """Whether every token has a finite norm in float32, as a bool tensor: reading it is the caller's host sync."""
-    norms = torch.linalg.vector_norm(features, dim=-1, dtype=torch.promote_types(features.dtype, torch.float32))
-    return torch.isfinite(norms.float()).all()
+def is_sound(features: Tensor, scores: Scores) -> Tensor:
+    """Whether features and what was made of them are finite, as a bool tensor: reading it is the caller's host sync."""
+    # NaN and infinity survive every sum
+    return torch.isfinite(features.sum(dtype=torch.float32)) & torch.isfinite(scores.tokens.sum() + scores.demand.sum())
 
 
 def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..importance import frame_retention, importance, spatial_importance, temporal_importance
+from ..importance import frame_retention, importance, surroundings
 from .base import Method, Scores
 
 
@@ -51,7 +51,7 @@ class SharpV(Method):
 
     def score(self, features: Tensor) -> Scores:
         # 1. S_t[i] = Dissim(F_t[i], mean_j F_t[j]) and T_t[i] = Dissim(F_t[i], F_{t-1}[i])
-        spatial, temporal = spatial_importance(features), temporal_importance(features)
+        spatial, temporal = surroundings(features)
         # 2. I_t = T_t + w S_t, I_1 = S_1
         tokens = importance(spatial, temporal, self.weight)
         # 3. how much of each frame: r_t = RMS(T_t) / 2, or what exceeds K
