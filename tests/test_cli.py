@@ -132,7 +132,7 @@ def test_unknown_options_and_missing_arguments():
 
 
 def test_tables(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "300")
     methods, models = run("methods"), run("models")
     assert methods.exit_code == models.exit_code == 0
     assert all(name in methods.stdout for name in METHODS)
