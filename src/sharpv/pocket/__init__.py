@@ -38,7 +38,7 @@ def load(
 
     path = Path(directory or checkpoint_path())
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"no checkpoint in {path}; make one with: python -m sharpv.pocket.train --out DIR")
+        raise FileNotFoundError(f"no checkpoint in {path}; make one with: python -m sharpv.pocket.train DIR")
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype or torch.float32)
     return model.to(device).eval(), AutoProcessor.from_pretrained(path)
 

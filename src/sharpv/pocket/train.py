@@ -1,8 +1,8 @@
-"""Train the pocket model from scratch: ``python -m sharpv.pocket.train --seed 0 --out DIR``.
+"""Train the pocket model from scratch: ``python -m sharpv.pocket.train DIR --seed 0``.
 
-The budget is in steps (about an hour on one CPU thread), so the result depends on the seed and not on the
-machine's speed. A run that was killed continues from ``DIR/state.pt`` when started again. ``DIR/log.jsonl`` has
-one record every few steps; ``DIR/model`` is the checkpoint that the Auto classes load.
+The budget is in steps (about two hours of one CPU thread), so the result depends on the seed and not on the machine's
+speed. A run that was killed continues from ``DIR/state.pt`` when started again. ``DIR/log.jsonl`` has one record every
+few steps; ``DIR/model`` is the checkpoint that the Auto classes load.
 """
 
 from __future__ import annotations

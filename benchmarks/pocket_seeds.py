@@ -1,0 +1,88 @@
+"""What training gave: every seed's accuracy by family on the fixed evaluation set, and by number of frames.
+
+    python benchmarks/pocket_seeds.py RUN [RUN ...] [--videos 1000]
+
+RUN is what ``python -m sharpv.pocket.train RUN --seed N`` wrote; the first one is the shipped model. Writes
+docs/results/pocket_training.{md,json} and the runs' logs beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from sharpv import pocket
+from sharpv.pocket.evaluate import FamilyResult, evaluation_set, extract_features, score, summarise
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+FRAMES = (4, 8, 16, 32)
+ABOVE_MAJORITY = 0.20
+
+
+def main(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of training runs, the shipped one first.")],
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    console, seeds, by_frames = Console(), [], {}
+    for index, run in enumerate(runs):
+        model, _ = pocket.load(directory=run / "model")
+        for frames in FRAMES if index == 0 else (8,):
+            evaluation = evaluation_set(videos, frames)
+            summary = summarise(score(model, evaluation, extract_features(model, evaluation)))
+            by_frames.setdefault(frames, summary.mean)
+            if frames == 8:
+                seeds.append(summary.families)
+                blind = summarise(score(model, evaluation, torch.zeros_like(extract_features(model, evaluation))))
+                console.print(f"{run.name}: {summary.mean:.3f}, blind {blind.mean:.3f}", highlight=False)
+        (RESULTS / f"pocket_training_seed{index}.jsonl").write_text((run / "log.jsonl").read_text())
+    text = page(seeds, by_frames, videos, blind.mean)
+    (RESULTS / "pocket_training.md").write_text(text)
+    facts = {"videos": videos, "frames": by_frames, "seeds": [{n: vars(r) for n, r in s.items()} for s in seeds]}
+    (RESULTS / "pocket_training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def page(seeds: list[dict[str, FamilyResult]], by_frames: dict[int, float], videos: int, blind: float) -> str:
+    """The Markdown page."""
+    means = [np.mean([result.accuracy for result in families.values()]) for families in seeds]
+    weak = [n for n, r in seeds[0].items() if r.accuracy < r.majority + ABOVE_MAJORITY]
+    lines = [
+        "# Pocket: training",
+        "",
+        f"Exact-match accuracy on the fixed evaluation set: {videos:,} videos of 8 frames, "
+        f"{sum(r.questions for r in seeds[0].values()):,} questions, textures that no training run has seen. Seed 0 is "
+        "the shipped model. *Majority*: always the family's most frequent answer. Written by `python "
+        "benchmarks/pocket_seeds.py`; the logs of the runs lie beside this page.",
+        "",
+        "| family | questions | " + " | ".join(f"seed {i}" for i in range(len(seeds))) + " | majority |",
+        "| --- | --- |" + " --- |" * (len(seeds) + 1),
+    ]
+    for name, result in seeds[0].items():
+        cells = " | ".join(f"{families[name].accuracy:.3f}" for families in seeds)
+        lines.append(f"| {name} | {result.questions} | {cells} | {result.majority:.3f} |")
+    total = " | ".join(f"{mean:.3f}" for mean in means)
+    majority = np.mean([result.majority for result in seeds[0].values()])
+    lines.append(f"| **mean of {len(seeds[0])} families** | | {total} | {majority:.3f} |")
+    lines += [
+        "",
+        f"Without sight (features zeroed) the last seed's mean is {blind:.3f}. "
+        + (f"Less than 20 points above the majority answer, so failed: {', '.join(weak)}." if weak else "Every family "
+           "is at least 20 points above its majority answer."),
+        "",
+        "| frames a video, seed 0 | " + " | ".join(map(str, by_frames)) + " |",
+        "| --- |" + " --- |" * len(by_frames),
+        "| mean accuracy | " + " | ".join(f"{mean:.3f}" for mean in by_frames.values()) + " |",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

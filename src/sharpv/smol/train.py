@@ -1,0 +1,341 @@
+"""Train the smol model: ``python -m sharpv.smol.train DIR --seed 0``.
+
+Pocket's tower is frozen. The projector starts from a ridge regression on what its tokens show; it and LoRA deltas learn
+from pocket's videos and questions, in short answers, multiple choice, sentences and captions, with pocket's auxiliary
+loss on motion, and in the last phase from random keep sets only. Text-only replies that SmolLM2 gave before are mixed
+in. The budget is in steps, so the result depends on the seed and not on the machine; a run that was killed continues
+from ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+
+from .. import pocket
+from ..pocket.drawing import BACKGROUNDS, COLOUR_NAMES
+from ..pocket.evaluate import evaluation_set, score, summarise
+from ..pocket.labels import NO_COLOUR, SHAPE_NAMES, crowded_frame
+from ..pocket.model import pixel_values
+from ..pocket.packing import IGNORE
+from ..pocket.questions import Question, ask
+from ..pocket.stages import Settings as PocketSettings
+from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
+from ..pocket.train import MONITOR_SEED, MONITOR_TEXTURES, Log
+from ..pocket.world import Episode
+from .language import load_language, load_tokenizer, phrasing
+from .model import add_lora, build, deltas
+from .prompts import EVALUATION, TRAINING
+from .sentences import in_a_sentence
+
+REPLY_TOKENS = 40
+RIDGE_FRAMES = 320
+
+
+@dataclass(frozen=True)
+class Settings(PocketSettings):
+    """Everything that a training run depends on; what is not here is pocket's."""
+
+    text_steps: int = 3000
+    text_batch: int = 4
+    text_rate: float = 1e-3
+    fresh_per_step: float = 1.0
+    slots: tuple[tuple[int, int], ...] = ((8, 60), (4, 8), (12, 6), (16, 6), (32, 4))
+    object_phase: float = 0.35
+    random_phase: float = 0.7
+    text_budget: int = 150
+    max_kept: int = 220
+    max_full: int = 400
+    decay_from: float = 0.4
+    monitor_videos: int = 40
+    reply_every: int = 8
+    """Every so many steps a batch of text-only replies is learned too."""
+
+
+def tower_states(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """(frames, 3, 112, 112) -> (frames, 196, hidden): what the projector reads."""
+    states: Tensor = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+    return states
+
+
+def projected(model: LlavaOnevisionForConditionalGeneration, states: Tensor) -> Tensor:
+    """(frames, 196, hidden) -> (frames, 49, text hidden): the visual tokens."""
+    tokens: Tensor = model.model.apply_pooling(model.model.multi_modal_projector(states))
+    return tokens
+
+
+class SentenceBuffer(VideoBuffer):
+    """Pocket's buffer, half of whose short questions are asked for a sentence."""
+
+    def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
+        asked = ask(episode, rng, frames, 3)
+        return [(in_a_sentence(question) if rng.random() < 0.5 else None) or question for question in asked]
+
+
+class SmolStage(TextStage):
+    """Pocket's text stage with a projector that learns and LoRA on the language model."""
+
+    name = "smol"
+    middle = 10
+
+    def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.steps = settings.text_steps
+        self.device = model.device
+        self.phrasing = phrasing()
+        self.buffer = SentenceBuffer(settings, self.encode, self.phrasing)
+        self.extra = nn.Linear(model.config.text_config.hidden_size, 5 + 3 + 3).to(self.device)
+        model.model.vision_tower.requires_grad_(False)
+        model.lm_head.requires_grad_(False)
+        self.parameters = [*(p for p in model.parameters() if p.requires_grad), *self.extra.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=settings.text_rate, betas=(0.9, 0.98), weight_decay=0.0)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return tower_states(self.model, pixels.to(self.device)).half()
+
+    def visual_tokens(self, videos: list[TrainingVideo]) -> Tensor:
+        states = torch.cat([video.features for video in videos]).float()
+        return projected(self.model, states).reshape(len(videos), -1, self.model.config.text_config.hidden_size)
+
+
+@torch.no_grad()
+def start_projector(
+    model: LlavaOnevisionForConditionalGeneration, words: PreTrainedTokenizerFast, settings: Settings
+) -> float:
+    """Ridge regression: a token that shows a red ring starts near the embeddings of the words red and ring.
+
+    The first map begins with pocket's own. Returns the share of variance explained (R2).
+    """
+    own = pocket.load()[0].model.multi_modal_projector
+    projector = model.model.multi_modal_projector
+    size = own.linear_1.out_features
+    projector.linear_1.weight[:size], projector.linear_1.bias[:size] = own.linear_1.weight, own.linear_1.bias
+    embed = model.model.get_input_embeddings().weight
+
+    def meaning(names: tuple[str, ...]) -> Tensor:
+        ids = [words(f" {name}", add_special_tokens=False)["input_ids"] for name in names]
+        return torch.stack([embed[i].mean(0) for i in ids])
+
+    colours, shapes, backgrounds = meaning(COLOUR_NAMES), meaning(SHAPE_NAMES), meaning(BACKGROUNDS)
+    rng = np.random.default_rng([settings.seed, 6])
+    frames = [crowded_frame(rng, settings.texture_seed) for _ in range(RIDGE_FRAMES)]
+    states = tower_states(model, pixel_values(np.stack([frame.pixels for frame in frames]), model.device))
+    x = model.model.apply_pooling(projector.act(projector.linear_1(states))).flatten(0, 1)
+    x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+    colour, shape = (torch.from_numpy(np.stack([getattr(f, n) for f in frames])).flatten() for n in ("colour", "shape"))
+    ground = torch.tensor([frame.background for frame in frames]).repeat_interleave(len(colour) // len(frames))
+    shown = colours[colour.clamp(max=NO_COLOUR - 1)] + shapes[shape.clamp(max=len(SHAPE_NAMES) - 1)]
+    y = torch.where((colour < NO_COLOUR)[:, None], shown, 0.7 * backgrounds[ground])
+    solution = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]), x.T @ y)
+    projector.linear_2.weight.copy_(solution[:-1].T)
+    projector.linear_2.bias.copy_(solution[-1])
+    return float(1 - (x @ solution - y).square().sum() / (y - y.mean(0)).square().sum())
+
+
+class Replies:
+    """What SmolLM2 answered to text-only prompts before training, and the loss on it."""
+
+    def __init__(self, path: Path, words: PreTrainedTokenizerFast) -> None:
+        self.words = words
+        if not path.exists():
+            said = answer_all(load_language(), words, [*EVALUATION, *TRAINING])
+            path.write_text(json.dumps(said))
+        self.said: dict[str, list[int]] = json.loads(path.read_text())
+
+    def loss(self, model: LlavaOnevisionForConditionalGeneration, prompts: list[str]) -> Tensor:
+        """Mean cross entropy of the replies' tokens."""
+        rows = [(chat_ids(self.words, prompt), self.said[prompt]) for prompt in prompts]
+        width = max(len(asked) + len(said) for asked, said in rows)
+        ids = torch.full((len(rows), width), self.words.eos_token_id)
+        target = torch.full_like(ids, IGNORE)
+        for row, (asked, said) in enumerate(rows):
+            ids[row, : len(asked) + len(said)] = torch.tensor(asked + said)
+            target[row, len(asked) : len(asked) + len(said)] = torch.tensor(said)
+        ids, target = ids.to(model.device), target.to(model.device)
+        hidden = model.model.language_model(
+            inputs_embeds=model.model.get_input_embeddings()(ids), use_cache=False
+        ).last_hidden_state[:, :-1]
+        wanted = target[:, 1:] != IGNORE
+        return functional.cross_entropy(model.lm_head(hidden[wanted]), target[:, 1:][wanted])
+
+
+def chat_ids(words: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    """Token ids of one user's turn and the beginning of the assistant's."""
+    turn = [{"role": "user", "content": prompt}]
+    ids: list[int] = words.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"]
+    return ids
+
+
+@torch.no_grad()
+def answer_all(
+    language: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[str], batch: int = 20
+) -> dict[str, list[int]]:
+    """Greedy replies of at most REPLY_TOKENS tokens, as ids."""
+    end, said = words.convert_tokens_to_ids("<|im_end|>"), {}
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        texts = [words.decode(chat_ids(words, prompt)) for prompt in part]
+        inputs = words(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+        out = language.generate(
+            **inputs, max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=end, pad_token_id=end
+        )
+        for prompt, ids in zip(part, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            said[prompt] = ids[: ids.index(end) + 1] if end in ids else ids
+    return said
+
+
+class Run:
+    """One training run and its state on disk."""
+
+    def __init__(self, out: Path, settings: Settings, device: str = "cpu") -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.out, self.settings, self.step = out, settings, 0
+        self.log = Log(out / "log.jsonl")
+        self.words = load_tokenizer()
+        torch.manual_seed(settings.seed)
+        self.model = build(pocket.load()[0])
+        if not self.state_path.exists():
+            self.log.write(ridge_r2=round(start_projector(self.model, self.words, settings), 3))
+        add_lora(self.model)
+        self.model.to(device)
+        self.stage = SmolStage(self.model, settings)
+        self.replies = Replies(out / "replies.json", self.words)
+        if self.state_path.exists():
+            self._resume()
+        else:
+            self.log.write(reply_loss_before=round(self.reply_loss(), 4))
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state is kept."""
+        return self.out / "state.pt"
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def save(self) -> None:
+        """Write the state atomically."""
+        state = {
+            "settings": self.settings,
+            "step": self.step,
+            "trained": {name: p.detach() for name, p in self._trained().items()},
+            "extra": self.stage.extra.state_dict(),
+            "optimiser": self.stage.optimiser.state_dict(),
+        }
+        fresh = self.state_path.with_suffix(".tmp")
+        torch.save(state, fresh)
+        fresh.replace(self.state_path)
+
+    def _resume(self) -> None:
+        state = torch.load(self.state_path, map_location=self.model.device, weights_only=False)
+        if state["settings"] != self.settings:
+            raise ValueError(f"{self.state_path} was made with {state['settings']}, not {self.settings}")
+        self.step = state["step"]
+        self.model.load_state_dict(state["trained"], strict=False)
+        self.stage.extra.load_state_dict(state["extra"])
+        self.stage.optimiser.load_state_dict(state["optimiser"])
+
+    def train(self, log_every: int = 10, save_every: int = 50, monitor_every: int = 250, minutes: float = 0) -> bool:
+        """Train to the end, or for at most ``minutes`` (0: no limit); True if the end was reached."""
+        started, facts = time.perf_counter(), defaultdict(list)
+        while self.step < self.stage.steps:
+            for name, value in self._one_step().items():
+                facts[name].append(value)
+            if self.step % log_every == 0:
+                means = {name: round(float(np.nanmean(values)), 4) for name, values in facts.items()}
+                self.log.write(step=self.step, **means)
+                facts.clear()
+            if self.step % save_every == 0:
+                self.save()
+            if self.step % monitor_every == 0 or self.step == self.stage.steps:
+                self.monitor()
+            if minutes and time.perf_counter() - started > 60 * minutes:
+                self.save()
+                return False
+        return True
+
+    def _one_step(self) -> dict[str, float]:
+        stage = self.stage
+        for group in stage.optimiser.param_groups:
+            group["lr"] = stage.rate(self.step)
+        stage.optimiser.zero_grad(set_to_none=True)
+        loss, facts = stage.loss(self.step)
+        loss.backward()
+        if self.step % self.settings.reply_every == 0:
+            rng = np.random.default_rng([self.settings.seed, 7, self.step])
+            reply = self.replies.loss(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
+            (0.5 * reply).backward()
+            facts["reply_loss"] = float(reply.detach())
+        torch.nn.utils.clip_grad_norm_(stage.parameters, 1.0)
+        stage.optimiser.step()
+        self.step += 1
+        return facts
+
+    @torch.no_grad()
+    def reply_loss(self) -> float:
+        """Loss on the replies to the prompts that are never trained on."""
+        self.model.eval()
+        losses = [
+            float(self.replies.loss(self.model, list(EVALUATION[i : i + 12]))) for i in range(0, len(EVALUATION), 12)
+        ]
+        self.model.train()
+        return float(np.mean(losses))
+
+    @torch.no_grad()
+    def monitor(self) -> None:
+        """Accuracy on a few videos that are in neither the training nor the evaluation set; writes the deltas."""
+        evaluation = evaluation_set(self.settings.monitor_videos, 8, MONITOR_SEED, MONITOR_TEXTURES)
+        features = features_of(self.model, evaluation)
+        summary = summarise(score(self.model, evaluation, features, batch=4, phrasing=phrasing()))
+        families: dict[str, Any] = {name: round(result.accuracy, 3) for name, result in summary.families.items()}
+        self.log.write(
+            monitor=self.step, mean=round(summary.mean, 4), reply_loss=round(self.reply_loss(), 4), **families
+        )
+        self.export()
+        self.model.train()
+
+    def export(self) -> None:
+        """Write what the package ships."""
+        fresh = self.out / "deltas.tmp"
+        save_file(deltas(self.model), fresh)
+        fresh.replace(self.out / "deltas.safetensors")
+
+
+@torch.no_grad()
+def features_of(model: LlavaOnevisionForConditionalGeneration, evaluation: Any) -> Tensor:
+    """Visual tokens as the text model gets them, (videos, frames, 49, hidden)."""
+    videos = (pixel_values(evaluation.video(index), model.device) for index in range(len(evaluation)))
+    return torch.stack([projected(model, tower_states(model, pixels)) for pixels in videos])
+
+
+def main(
+    out: Path,
+    seed: int = 0,
+    minutes: Annotated[float, typer.Option(help="Stop after so long and leave a state that continues.")] = 0.0,
+    device: str = "auto",
+    threads: int = 2,
+    steps: int = Settings.text_steps,
+) -> None:
+    """Train (or continue) the run in OUT."""
+    torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = Run(out, Settings(seed=seed, text_steps=steps), device)
+    if run.train(minutes=minutes):
+        run.export()
+
+
+if __name__ == "__main__":
+    typer.run(main)
