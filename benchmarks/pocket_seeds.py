@@ -2,8 +2,8 @@
 
     python benchmarks/pocket_seeds.py RUN [RUN ...] [--videos 1000]
 
-RUN is what ``python -m sharpv.pocket.train RUN --seed N`` wrote; the first one is the shipped model. Writes
-docs/results/pocket_training.{md,json} and the runs' logs beside them.
+RUN is what ``python -m sharpv.pocket.train RUN --seed N`` wrote; the first one is the shipped model, columns bear the
+folders' names. Writes docs/results/pocket_training.{md,json} and the runs' logs beside them.
 """
 
 from __future__ import annotations
@@ -31,53 +31,57 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
-    console, seeds, by_frames = Console(), [], {}
-    for index, run in enumerate(runs):
+    console = Console()
+    seeds: dict[str, dict[str, FamilyResult]] = {}
+    by_frames: dict[int, float] = {}
+    for run in runs:
         model, _ = pocket.load(directory=run / "model")
-        for frames in FRAMES if index == 0 else (8,):
+        for frames in FRAMES if run == runs[0] else (8,):
             evaluation = evaluation_set(videos, frames)
             summary = summarise(score(model, evaluation, extract_features(model, evaluation)))
             by_frames.setdefault(frames, summary.mean)
             if frames == 8:
-                seeds.append(summary.families)
+                seeds[run.name] = summary.families
                 blind = summarise(score(model, evaluation, torch.zeros_like(extract_features(model, evaluation))))
                 console.print(f"{run.name}: {summary.mean:.3f}, blind {blind.mean:.3f}", highlight=False)
-        (RESULTS / f"pocket_training_seed{index}.jsonl").write_text((run / "log.jsonl").read_text())
+        (RESULTS / f"pocket_training_{run.name}.jsonl").write_text((run / "log.jsonl").read_text())
     text = page(seeds, by_frames, videos, blind.mean)
     (RESULTS / "pocket_training.md").write_text(text)
-    facts = {"videos": videos, "frames": by_frames, "seeds": [{n: vars(r) for n, r in s.items()} for s in seeds]}
+    results = {run: {name: vars(result) for name, result in families.items()} for run, families in seeds.items()}
+    facts = {"videos": videos, "frames": by_frames, "seeds": results}
     (RESULTS / "pocket_training.json").write_text(json.dumps(facts, indent=1) + "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def page(seeds: list[dict[str, FamilyResult]], by_frames: dict[int, float], videos: int, blind: float) -> str:
+def page(seeds: dict[str, dict[str, FamilyResult]], by_frames: dict[int, float], videos: int, blind: float) -> str:
     """The Markdown page."""
-    means = [np.mean([result.accuracy for result in families.values()]) for families in seeds]
-    weak = [n for n, r in seeds[0].items() if r.accuracy < r.majority + ABOVE_MAJORITY]
+    means = [np.mean([result.accuracy for result in families.values()]) for families in seeds.values()]
+    shipped, first = next(iter(seeds.items()))
+    weak = [n for n, r in first.items() if r.accuracy < r.majority + ABOVE_MAJORITY]
     lines = [
         "# Pocket: training",
         "",
         f"Exact-match accuracy on the fixed evaluation set: {videos:,} videos of 8 frames, "
-        f"{sum(r.questions for r in seeds[0].values()):,} questions, textures that no training run has seen. Seed 0 is "
-        "the shipped model. *Majority*: always the family's most frequent answer. Written by `python "
-        "benchmarks/pocket_seeds.py`; the logs of the runs lie beside this page.",
+        f"{sum(r.questions for r in first.values()):,} questions, textures that no training run has seen. "
+        f"{shipped} is the shipped model, chosen on other videos. *Majority*: always the family's commonest answer. "
+        "Written by `python benchmarks/pocket_seeds.py`; the logs of the runs lie beside this page.",
         "",
-        "| family | questions | " + " | ".join(f"seed {i}" for i in range(len(seeds))) + " | majority |",
+        "| family | questions | " + " | ".join(seeds) + " | majority |",
         "| --- | --- |" + " --- |" * (len(seeds) + 1),
     ]
-    for name, result in seeds[0].items():
-        cells = " | ".join(f"{families[name].accuracy:.3f}" for families in seeds)
+    for name, result in first.items():
+        cells = " | ".join(f"{families[name].accuracy:.3f}" for families in seeds.values())
         lines.append(f"| {name} | {result.questions} | {cells} | {result.majority:.3f} |")
     total = " | ".join(f"{mean:.3f}" for mean in means)
-    majority = np.mean([result.majority for result in seeds[0].values()])
-    lines.append(f"| **mean of {len(seeds[0])} families** | | {total} | {majority:.3f} |")
+    majority = np.mean([result.majority for result in first.values()])
+    lines.append(f"| **mean of {len(first)} families** | | {total} | {majority:.3f} |")
     lines += [
         "",
         f"Without sight (features zeroed) the last seed's mean is {blind:.3f}. "
         + (f"Less than 20 points above the majority answer, so failed: {', '.join(weak)}." if weak else "Every family "
            "is at least 20 points above its majority answer."),
         "",
-        "| frames a video, seed 0 | " + " | ".join(map(str, by_frames)) + " |",
+        f"| frames a video, {shipped} | " + " | ".join(map(str, by_frames)) + " |",
         "| --- |" + " --- |" * len(by_frames),
         "| mean accuracy | " + " | ".join(f"{mean:.3f}" for mean in by_frames.values()) + " |",
     ]  # fmt: skip
