@@ -424,7 +424,11 @@ def test_models_that_are_not_supported_are_refused():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"method": "fastv"}, ValueError, "unknown method 'fastv'; known methods: random, sharpv, uniform"),
+        (
+            {"method": "fastv"},
+            ValueError,
+            "unknown method 'fastv'; known methods: divprune, dycoke",
+        ),
         ({"method": "uniform"}, ValueError, "method 'uniform' keeps a fixed share: pass retention="),
         ({"retention": 1.5}, ValueError, r"must lie in \(0, 1\], got 1.5"),
         ({"positions": "learned"}, ValueError, "positions must be 'original' or 'packed', got 'learned'"),

@@ -119,3 +119,21 @@ def test_values_out_of_range_are_refused(options, message):
 def test_a_floor_above_the_total_is_refused():
     with pytest.raises(ValueError, match="asks for 12 tokens over 3 frames, but only 3 may be kept"):
         Budget(retention=0.1, min_tokens_per_frame=4).counts(torch.ones(3), 10)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 3), st.floats(0.01, 1.0), st.integers(0, 10**6))
+def test_best_is_exact_keeps_the_floor_and_prefers_the_higher_score(frames, size, least, retention, seed):
+    scores = torch.rand(frames, size, generator=torch.Generator().manual_seed(seed))
+    budget = Budget(retention=retention, min_tokens_per_frame=least)
+    floor, total = min(least, size), budget.total(frames * size)
+    if floor * frames > total:
+        with pytest.raises(ValueError, match="asks for"):
+            budget.best(scores)
+        return
+    keep = budget.best(scores)
+    assert keep.sum() == total and (keep.sum(dim=1) >= floor).all()
+    # what is kept beyond the floor is worth at least as much as anything dropped
+    free = torch.cat([row[kept].sort(descending=True).values[floor:] for row, kept in zip(scores, keep)])
+    if len(free) and not keep.all():
+        assert free.min() >= scores[~keep].max()

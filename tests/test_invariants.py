@@ -15,6 +15,7 @@ import tiny
 from conftest import build
 from reference import cache_of, pruned_prompt, reference_logits, stock
 from sharpv import Random, SharpV, Uniform
+from sharpv.methods import EVS, DivPrune, DyCoke, Subsample, VidCom2
 from sharpv.models import find_family
 from tiny import Clip
 
@@ -26,6 +27,11 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "uniform": (Uniform(), {"retention": 0.3}),
     "random": (Random(seed=1), {"retention": 0.3}),
     "random-at-sharpv-counts": (Random(seed=1, counts_of=SharpV()), {}),
+    "evs": (EVS(), {"retention": 0.3}),
+    "vidcom2": (VidCom2(), {"retention": 0.3}),
+    "dycoke": (DyCoke(), {}),
+    "divprune": (DivPrune(), {"retention": 0.3}),
+    "subsample": (Subsample(), {"retention": 0.3}),
 }
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
 NEW = 4

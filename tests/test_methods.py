@@ -7,7 +7,7 @@ import torch
 
 import sharpv
 from sharpv import Budget, Random, SharpV, Uniform
-from sharpv.methods import METHODS, get_method
+from sharpv.methods import EVS, METHODS, DivPrune, DyCoke, Subsample, VidCom2, get_method
 
 ALL = [
     (SharpV(), None),
@@ -15,7 +15,16 @@ ALL = [
     (Uniform(), 0.3),
     (Random(), 0.3),
     (Random(counts_of=SharpV()), None),
+    (EVS(), 0.3),
+    (EVS(anchor_frame=False), 0.3),
+    (VidCom2(), 0.3),
+    (DyCoke(), None),
+    (DyCoke(), 0.3),
+    (DivPrune(), 0.3),
+    (DivPrune(scope="video"), 0.3),
+    (Subsample(), 0.3),
 ]
+KNOWN = "divprune, dycoke, evs, random, sharpv, subsample, uniform, vidcom2"
 EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
 
 
@@ -130,17 +139,17 @@ def test_bad_features_are_refused(method, retention):
         method.select(torch.ones(4, 9, 8, dtype=torch.long), budget)
 
 
-@pytest.mark.parametrize("method", [Uniform(), Random()])
+@pytest.mark.parametrize("method", [Uniform(), Random(), EVS(), VidCom2(), DivPrune(), Subsample()])
 def test_a_method_that_cannot_decide_needs_a_retention(method):
     with pytest.raises(ValueError, match="keeps a fixed share: pass retention="):
         method.select(features(2, 4, 4))
 
 
 def test_registry():
-    assert sharpv.list_methods() == sorted(METHODS) == ["random", "sharpv", "uniform"]
+    assert sharpv.list_methods() == sorted(METHODS) == KNOWN.split(", ")
     assert get_method("sharpv", weight=2.0) == SharpV(weight=2.0)
     assert repr(SharpV()) == "SharpV(weight=1.0, mode='adaptive', threshold=1.6)"
-    with pytest.raises(ValueError, match="unknown method 'fastv'; known methods: random, sharpv, uniform"):
+    with pytest.raises(ValueError, match=f"unknown method 'fastv'; known methods: {KNOWN}"):
         get_method("fastv")
     with pytest.raises(TypeError, match="must be a name or a Method, got int"):
         get_method(3)

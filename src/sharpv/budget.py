@@ -84,14 +84,7 @@ class Budget:
         """
         frames = demand.shape[0]
         tokens = frames * tokens_per_frame if present is None else present.count
-        least = min(self.min_tokens_per_frame, tokens_per_frame) * frames
-        limit = self.total(tokens)
-        limit = self.max_tokens if limit is None else limit
-        if limit is not None and least > limit:
-            raise ValueError(
-                f"min_tokens_per_frame={self.min_tokens_per_frame} asks for {least} tokens over {frames} "
-                f"frames, but only {limit} may be kept: lower it, or raise retention or max_tokens"
-            )
+        limit = self._limit(frames, tokens_per_frame, tokens)
         size = torch.full_like(demand, tokens_per_frame, dtype=torch.long)
         cap = size if present is None else present.mask.sum(dim=1)
         floor = cap.clamp(max=self.min_tokens_per_frame)
@@ -104,6 +97,40 @@ class Budget:
         if self.max_tokens is None or self.max_tokens >= tokens:
             return counts
         return torch.where(counts.sum() > self.max_tokens, share_out(demand, self.max_tokens, floor, cap), counts)
+
+    def best(self, scores: Tensor, present: Present | None = None) -> Tensor:
+        """The best tokens of the whole video, whatever their frames: needs a ``retention``.
+
+        Args:
+            scores: ``(T, N)``, compared across frames; -inf where no token is.
+            present: the tokens that there are; None: all.
+
+        Returns:
+            ``(T, N)`` bool with :meth:`total` True, the floor of each frame among them.
+
+        Raises:
+            ValueError: as :meth:`counts`.
+        """
+        frames, size = scores.shape
+        tokens = scores.numel() if present is None else present.count
+        limit = self._limit(frames, size, tokens)
+        assert self.retention is not None and limit is not None
+        there = torch.isfinite(scores)
+        floor = there.sum(dim=1).clamp(max=self.min_tokens_per_frame)
+        first = scores.masked_fill(keep_top(scores, floor), torch.inf)
+        return (rank(first.flatten()) < limit).view_as(scores) & there
+
+    def _limit(self, frames: int, tokens_per_frame: int, tokens: int) -> int | None:
+        """The total that may be kept, or None; a floor that asks for more is refused."""
+        limit = self.total(tokens)
+        limit = self.max_tokens if limit is None else limit
+        least = min(self.min_tokens_per_frame, tokens_per_frame) * frames
+        if limit is not None and least > limit:
+            raise ValueError(
+                f"min_tokens_per_frame={self.min_tokens_per_frame} asks for {least} tokens over {frames} "
+                f"frames, but only {limit} may be kept: lower it, or raise retention or max_tokens"
+            )
+        return limit
 
 
 def share_out(demand: Tensor, total: int, floor: Tensor, cap: Tensor) -> Tensor:

@@ -125,11 +125,15 @@ def methods() -> None:
 
     from .methods import METHODS
 
-    table = Table("method", "keeps", "how much", "parameters")
+    table = Table()
+    for heading in ("method", "keeps", "retention", "time grows as", "parameters"):
+        table.add_column(heading, overflow="fold")
     for name, method in sorted(METHODS.items()):
-        parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(method))
-        table.add_row(name, method.summary, "content decides" if method.adaptive else "needs retention", parameters)
+        parameters = "\n".join(f"{field.name}={field.default!r}" for field in fields(method))
+        summary = f"{method.summary} (arXiv {method.paper})" if method.paper else method.summary
+        table.add_row(name, summary, "adaptive or given" if method.adaptive else "given", method.cost, parameters)
     out.print(table)
+    out.print("[dim]All act before the language model, read no attention, and meet a given retention exactly.[/]")
 
 
 @app.command()

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Method, Scores, Selection
+from .divprune import DivPrune
+from .dycoke import DyCoke
+from .evs import EVS
 from .random import Random
 from .sharpv import SharpV
+from .subsample import Subsample
 from .uniform import Uniform
+from .vidcom2 import VidCom2
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (SharpV, Uniform, Random)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (SharpV, EVS, VidCom2, DyCoke, DivPrune, Uniform, Random, Subsample)
+}
 
 
 def get_method(method: str | Method, **parameters: Any) -> Method:
@@ -33,4 +40,19 @@ def list_methods() -> list[str]:
     return sorted(METHODS)
 
 
-__all__ = ["METHODS", "Method", "Random", "Scores", "Selection", "SharpV", "Uniform", "get_method", "list_methods"]
+__all__ = [
+    "EVS",
+    "METHODS",
+    "DivPrune",
+    "DyCoke",
+    "Method",
+    "Random",
+    "Scores",
+    "Selection",
+    "SharpV",
+    "Subsample",
+    "Uniform",
+    "VidCom2",
+    "get_method",
+    "list_methods",
+]

@@ -21,12 +21,13 @@ class Scores:
     """What a method thinks of a video.
 
     Attributes:
-        tokens: ``(T, N)`` float32, higher is more worth keeping; compared within a frame.
-        demand: ``(T,)`` float32 in [0, 1], the share of its tokens that each frame asks for.
+        tokens: ``(T, N)`` float32, finite, higher is more worth keeping; compared within a frame.
+        demand: ``(T,)`` float32 in [0, 1], the share of its tokens that each frame asks for. None: the frames ask for
+            nothing of their own, all tokens of the video compete.
     """
 
     tokens: Tensor
-    demand: Tensor
+    demand: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,22 @@ class Method(ABC):
     summary: ClassVar[str]
     adaptive: ClassVar[bool]
     """Whether the method can decide by itself how much to keep; otherwise a ``retention`` must be given."""
+    cost: ClassVar[str] = "T N D"
+    """How the time grows with T frames, N tokens a frame and D channels."""
+    paper: ClassVar[str] = ""
+    """Its arXiv number."""
 
     @abstractmethod
     def score(self, features: Tensor) -> Scores:
         """Score ``(T, N, D)`` float32 or half features; must not synchronise with the host."""
 
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
-        """Selection without checks: the ``counts[t]`` best tokens of frame t, in their original order."""
+        """Selection without checks: the best tokens of each frame or of the video, in their original order."""
         scores = self.score(features)
-        counts = budget.counts(scores.demand, features.shape[1], present)
         tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        if scores.demand is None:
+            return Selection(budget.best(tokens, present), scores)
+        counts = budget.counts(scores.demand, features.shape[1], present)
         return Selection(keep_top(tokens, counts), scores)
 
     def select(self, features: Tensor, budget: Budget | None = None, present: Tensor | None = None) -> Selection:
@@ -109,7 +116,8 @@ class Method(ABC):
 def is_sound(features: Tensor, scores: Scores) -> Tensor:
     """Whether features and what was made of them are finite, as a bool tensor: reading it is the caller's host sync."""
     # NaN and infinity survive every sum
-    return torch.isfinite(features.sum(dtype=torch.float32)) & torch.isfinite(scores.tokens.sum() + scores.demand.sum())
+    scored = scores.tokens.sum() if scores.demand is None else scores.tokens.sum() + scores.demand.sum()
+    return torch.isfinite(features.sum(dtype=torch.float32)) & torch.isfinite(scored)
 
 
 def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..budget import Budget
-from .base import Method, Scores
+from ..budget import Budget, Present, keep_top
+from .base import Method, Scores, Selection
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Random(Method):
 
     Args:
         seed: of the generator, drawn on the CPU so that devices agree; the same for each video.
-        counts_of: another method whose per-frame demand is copied, so that only the choice within a frame differs.
+        counts_of: another method whose per-frame counts are copied, so that only the choice within a frame differs.
             The paper's ablation "random tokens at SharpV's own counts" is ``Random(counts_of=SharpV())``.
 
     >>> Random(seed=3).select(torch.randn(8, 49, 128), Budget(retention=0.25)).keep.sum()
@@ -28,6 +28,7 @@ class Random(Method):
     name: ClassVar[str] = "random"
     summary: ClassVar[str] = "control: random tokens, uniform or at another method's counts"
     adaptive: ClassVar[bool] = False
+    cost: ClassVar[str] = "T N"
 
     seed: int = 0
     counts_of: Method | None = None
@@ -39,9 +40,14 @@ class Random(Method):
     def score(self, features: Tensor) -> Scores:
         frames, size, _ = features.shape
         draw = torch.rand(frames, size, generator=torch.Generator().manual_seed(self.seed)).to(features.device)
-        if self.counts_of is not None:
-            return Scores(draw, self.counts_of.score(features).demand)
         return Scores(draw, torch.ones(frames, device=features.device))
+
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+        if self.counts_of is None:
+            return super().choose(features, budget, present)
+        other, scores = self.counts_of.choose(features, budget, present), self.score(features)
+        tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        return Selection(keep_top(tokens, other.keep.sum(dim=1)), replace(other.scores, tokens=scores.tokens))
 
     def require_budget(self, budget: Budget) -> None:
         if self.counts_of is not None:

@@ -23,16 +23,20 @@ class Uniform(Method):
     name: ClassVar[str] = "uniform"
     summary: ClassVar[str] = "control: evenly spaced tokens, every frame alike"
     adaptive: ClassVar[bool] = False
+    cost: ClassVar[str] = "T N"
 
     def score(self, features: Tensor) -> Scores:
-        frames, tokens, _ = features.shape
-        return Scores(torch.zeros(frames, tokens, device=features.device), torch.ones(frames, device=features.device))
+        return Scores(torch.zeros(features.shape[:2], device=features.device), self._alike(features))
 
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         scores = self.score(features)
         there = torch.ones_like(scores.tokens, dtype=torch.bool) if present is None else present.mask
-        counts = budget.counts(scores.demand, features.shape[1], present)[:, None]
+        counts = budget.counts(self._alike(features), features.shape[1], present)[:, None]
         # of n counters that run evenly through the frame, token i is kept where one passes a whole number
         last = there.cumsum(dim=1)
         size = last[:, -1:].clamp(min=1)
         return Selection(there & (last * counts // size > (last - 1) * counts // size), scores)
+
+    @staticmethod
+    def _alike(features: Tensor) -> Tensor:
+        return torch.ones(len(features), device=features.device)

@@ -1,0 +1,89 @@
+"""DivPrune: the most diverse subset, by farthest-point sampling on cosine distance.
+
+Paper: https://arxiv.org/abs/2503.02175 (CVPR 2025), for images. Written from its formulas. A video is pruned frame by
+frame, or as one set, which costs a matrix-vector product per kept token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..budget import Budget, Present
+from .base import Method, Scores, Selection
+
+
+@dataclass(frozen=True)
+class DivPrune(Method):
+    """Greedy max-min: each next token is the one farthest from all chosen ones, in 1 - cos.
+
+    Args:
+        scope: "frame": every frame alike, cost O(T N^2 D). "video": all tokens as one set, cost O(kept T N D).
+
+    >>> DivPrune().select(torch.randn(8, 49, 128), Budget(retention=0.25)).keep.sum(dim=1)
+    tensor([13, 13, 12, 12, 12, 12, 12, 12])
+    """
+
+    name: ClassVar[str] = "divprune"
+    summary: ClassVar[str] = "the most diverse tokens, by farthest-point sampling"
+    adaptive: ClassVar[bool] = False
+    cost: ClassVar[str] = "T N^2 D"
+    paper: ClassVar[str] = "2503.02175"
+
+    scope: Literal["frame", "video"] = "frame"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("frame", "video"):
+            raise ValueError(f"scope must be 'frame' or 'video', got {self.scope!r}")
+
+    def score(self, features: Tensor) -> Scores:
+        """Worth is the place in the greedy order, the first chosen highest."""
+        frames, size, _ = features.shape
+        if self.scope == "frame":
+            order = farthest_first(features, size)
+            return Scores(-order.float(), torch.ones(frames, device=features.device))
+        order = farthest_first(features.flatten(0, 1)[None], frames * size)
+        return Scores(-order.view(frames, size).float(), None)
+
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+        if self.scope == "frame" or present is not None or budget.min_tokens_per_frame:
+            return super().choose(features, budget, present)
+        # the order beyond the budget is not needed
+        frames, size, _ = features.shape
+        total = budget.total(frames * size)
+        assert total is not None
+        order = farthest_first(features.flatten(0, 1)[None], total).view(frames, size)
+        return Selection(order < total, Scores(-order.float(), None))
+
+
+def farthest_first(features: Tensor, count: int) -> Tensor:
+    """Place of each token in the greedy order, ``(B, N, D) -> (B, N)`` int64; N beyond the first ``count``."""
+    x = normalize(features.float(), dim=-1)
+    batch, size, _ = x.shape
+    rows = torch.arange(batch, device=x.device)
+    order = torch.full((batch, size), size, device=x.device)
+    # the seed is the token whose nearest other token is farthest away
+    nearest = torch.stack([_nearest(x, start) for start in range(0, size, 512)], dim=1).flatten(1)[:, :size]
+    chosen = nearest.argmax(dim=1)
+    distance = torch.full((batch, size), torch.inf, device=x.device)
+    for place in range(min(count, size)):
+        order[rows, chosen] = place
+        # mu_j = min over the chosen k of D_kj
+        distance = distance.minimum(1 - (x @ x[rows, chosen, :, None]).squeeze(-1))
+        distance[rows, chosen] = -torch.inf
+        chosen = distance.argmax(dim=1)
+    return order
+
+
+def _nearest(x: Tensor, start: int) -> Tensor:
+    """Distance of 512 tokens to their nearest other token, ``(B, 512)``; -1 beyond the last one."""
+    part = x[:, start : start + 512]
+    distance = 1 - part @ x.mT
+    places = torch.arange(part.shape[1], device=x.device)
+    distance[:, places, start + places] = torch.inf
+    nearest = distance.amin(dim=2).nan_to_num(posinf=0.0)
+    return torch.nn.functional.pad(nearest, (0, 512 - part.shape[1]), value=-1.0)

@@ -1,0 +1,42 @@
+"""The control that every pruner must beat: fewer frames, evenly spread, each of them whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..budget import Budget, Present
+from .base import Method, Scores, Selection
+
+
+@dataclass(frozen=True)
+class Subsample(Method):
+    """Whole frames, evenly spread, as many as the budget takes; of the last one a part. Needs a ``retention``.
+
+    >>> Subsample().select(torch.randn(8, 49, 128), Budget(retention=0.25)).keep.sum(dim=1)
+    tensor([ 0,  0, 49,  0,  0,  0, 49,  0])
+    """
+
+    name: ClassVar[str] = "subsample"
+    summary: ClassVar[str] = "control: whole frames, evenly spread"
+    adaptive: ClassVar[bool] = False
+    cost: ClassVar[str] = "T N"
+
+    def score(self, features: Tensor) -> Scores:
+        return Scores(torch.zeros(features.shape[:2], device=features.device), None)
+
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+        frames, size, _ = features.shape
+        total = budget.total(frames * size if present is None else present.count)
+        assert total is not None
+        wanted = min(frames, -(-total // size))
+        # frame (i + 0.5) T / n for i = 0 .. n - 1
+        times = torch.arange(wanted, device=features.device)
+        chosen = torch.zeros(frames, 1, device=features.device)
+        chosen[(2 * times + 1) * frames // (2 * wanted)] = 1
+        worth = chosen.expand(frames, size)
+        worth = worth if present is None else worth.masked_fill(~present.mask, -torch.inf)
+        return Selection(budget.best(worth, present), Scores(chosen.expand(frames, size), None))
