@@ -9,26 +9,23 @@ Every row scores the same questions on the same videos; differences to dense and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from sharpv import Budget, Random, SharpV, Uniform, pocket
+from sharpv import Random, SharpV, Uniform
+from sharpv.comparison import Comparison, Row, keep_masks, load
 from sharpv.importance import spatial_importance
-from sharpv.methods import Method, Scores
-from sharpv.pocket.evaluate import Record, evaluation_set, extract_features, score, summarise
+from sharpv.methods import Scores
+from sharpv.pocket.evaluate import evaluation_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BUDGETS = (None, 0.5, 0.25, 0.12)
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -52,113 +49,64 @@ class SpatialRanking(SharpV):
         return Scores(spatial_importance(features), super().score(features).demand)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One configuration; ``budget`` None means that the content decides (or the mean of what it decided)."""
-
-    label: str
-    method: Method
-    budget: float | None
-    positions: str = "original"
-
-
-def rows(adaptive_mean: float) -> Iterator[Row]:
-    for budget in BUDGETS:
-        fixed = budget or adaptive_mean
-        yield Row("SharpV", SharpV(), budget)
-        yield Row("SharpV, packed positions", SharpV(), budget, "packed")
-        yield Row("random at SharpV's counts", Random(counts_of=SharpV()), budget)
-        yield Row("SharpV's ranking, equal counts a frame", EqualFrames(), fixed)
-        yield Row("T only (w = 0), SharpV's counts", SharpV(weight=0.0), budget)
-        yield Row("S only, SharpV's counts", SpatialRanking(), budget)
-        yield Row("random, equal counts a frame", Random(), fixed)
-        yield Row("uniform grid", Uniform(), fixed)
-
-
-def masks(method: Method, features: Tensor, budget: float | None) -> Tensor:
-    """Keep masks of all videos, (videos, T, N)."""
-    return torch.stack([method.select(video, Budget(retention=budget)).keep for video in features])
-
-
-class Table:
-    """Correct answers by video and family, for paired comparisons of mean accuracy over families."""
-
-    def __init__(self, videos: int, seed: int = 0) -> None:
-        draw = np.random.default_rng(seed)
-        self.weights = draw.multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES).astype(np.float64)
-        self.videos = videos
-
-    def means(self, records: list[Record]) -> np.ndarray:
-        """Mean accuracy over families: of all videos, then of each resample."""
-        names = sorted({_family(record) for record in records})
-        right, asked = np.zeros((2, self.videos, len(names)))
-        for record in records:
-            right[record.video, names.index(_family(record))] += record.correct
-            asked[record.video, names.index(_family(record))] += 1
-        weights = np.vstack([np.ones(self.videos), self.weights])
-        return ((weights @ right) / (weights @ asked)).mean(axis=1)
-
-
-def _family(record: Record) -> str:
-    return "multiple_choice" if record.form == "choice" else record.family
-
-
-def interval(difference: np.ndarray) -> str:
-    """A paired difference in points with its 95 % interval."""
-    low, high = np.percentile(difference[1:], [2.5, 97.5])
-    return f"{100 * difference[0]:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+def block(budget: float | None, adaptive: float) -> list[Row]:
+    """The rows of one budget; None: the content decides, and rows that need a number get what it kept."""
+    fixed = budget or adaptive
+    return [
+        Row("SharpV", SharpV(), budget),
+        Row("SharpV, packed positions", SharpV(), budget, "packed"),
+        Row("random at SharpV's counts", Random(counts_of=SharpV()), budget),
+        Row("SharpV's ranking, equal counts a frame", EqualFrames(), fixed),
+        Row("T only (w = 0), SharpV's counts", SharpV(weight=0.0), budget),
+        Row("S only, SharpV's counts", SpatialRanking(), budget),
+        Row("random, equal counts a frame", Random(), fixed),
+        Row("uniform grid", Uniform(), fixed),
+    ]
 
 
 def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
-    model: Annotated[str | None, typer.Option(help="Another checkpoint of pocket.")] = None,
+    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console()
-    network, _ = pocket.load(directory=model)
-    evaluation = evaluation_set(videos, frames)
-    features = extract_features(network, evaluation)
-    table = Table(videos)
+    comparison = Comparison(load(model), evaluation_set(videos, frames))
 
-    dense = score(network, evaluation, features)
-    base = table.means(dense)
-    adaptive = masks(SharpV(), features, None).float().mean().item()
-    lines = [{"label": "dense", "budget": None, "kept": 1.0, "accuracy": base[0], "to_dense": "", "to_sharpv": ""}]
-    families = {"dense": {name: result.accuracy for name, result in summarise(dense).families.items()}}
-    reference: np.ndarray = base
-    for row in track(list(rows(adaptive)), "scoring", console=console, disable=not console.is_terminal):
-        keep = masks(row.method, features, row.budget)
-        records = score(network, evaluation, features, keep, row.positions)
-        means = table.means(records)
-        if row.label == "SharpV":
-            reference = means
-            key = "adaptive" if row.budget is None else f"{row.budget:.0%} kept"
-            families[f"SharpV {key}"] = {n: r.accuracy for n, r in summarise(records).families.items()}
-        lines.append(
-            {
-                "label": row.label,
-                "budget": row.budget,
-                "kept": keep.float().mean().item(),
-                "accuracy": means[0],
-                "to_dense": interval(means - base),
-                "to_sharpv": "" if row.label == "SharpV" else interval(means - reference),
-            }
-        )
-        if not console.is_terminal:
-            console.print(f"{row.label}: {means[0]:.3f}", highlight=False)
-    questions = sum(map(len, evaluation.questions))
-    text = report(lines, families, f"{videos:,} videos of {frames} frames, {questions:,} questions", adaptive)
+    adaptive = round(keep_masks(SharpV(), comparison.features, None).float().mean().item(), 4)
+    (dense,) = comparison.run([Row("dense")])
+    lines = [comparison.facts(dense, dense)]
+    for budget in BUDGETS:
+        for outcome in comparison.run(block(budget, adaptive)):
+            if outcome.row.label == "SharpV":
+                sharpv = outcome
+            to_sharpv = comparison.difference(outcome, sharpv)
+            lines.append({**comparison.facts(outcome, dense), "budget": budget, "to_sharpv": to_sharpv})
+            console.print(f"{outcome.kept:.1%}  {outcome.row.label}: {lines[-1]['accuracy']:.3f}", highlight=False)
+    text = report(lines, f"{videos:,} videos of {frames} frames, {len(dense.correct):,} questions", adaptive)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "pocket_accuracy.md").write_text(text)
-    facts = {"videos": videos, "frames": frames, "questions": questions, "rows": lines, "families": families}
+    facts = {**comparison.about, "rows": lines}
     (RESULTS / "pocket_accuracy.json").write_text(json.dumps(facts, indent=1) + "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def report(lines: list[dict], families: dict[str, dict[str, float]], what: str, adaptive: float) -> str:
+def interval(line: dict, name: str) -> str:
+    """A difference in points with its 95 % interval; nothing beside what is compared with itself."""
+    if line["label"] == "dense" or (name == "to_sharpv" and line["label"] == "SharpV"):
+        return ""
+    mean, low, high = line[name]
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def report(lines: list[dict], what: str, adaptive: float) -> str:
     """The Markdown page."""
+    families = {"dense": lines[0]["families"]}
+    for line in lines:
+        if line["label"] == "SharpV":
+            share = "adaptive" if line["retention"] is None else f"{line['retention']:.0%} kept"
+            families[f"SharpV {share}"] = line["families"]
     page = [
         "# Pocket: what is kept, what is still answered",
         "",
@@ -171,7 +119,8 @@ def report(lines: list[dict], families: dict[str, dict[str, float]], what: str, 
         "| --- | --- | --- | --- | --- |",
     ]
     page += [
-        f"| {line['kept']:.1%} | {line['label']} | {line['accuracy']:.3f} | {line['to_dense']} | {line['to_sharpv']} |"
+        f"| {line['kept']:.1%} | {line['label']} | {line['accuracy']:.3f} | {interval(line, 'difference')} | "
+        f"{interval(line, 'to_sharpv')} |"
         for line in lines
     ]
     page += ["", "## By family", "", "| family | " + " | ".join(families) + " |", "| --- |" + " --- |" * len(families)]

@@ -11,7 +11,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -118,6 +120,38 @@ def ask(
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
 
+@app.command("eval")
+def evaluate(
+    methods: Annotated[str, typer.Option(help="Names, separated by commas; see 'sharpv methods'.")] = "sharpv,random",
+    retentions: Annotated[str, typer.Option(help="Kept shares, separated by commas.")] = "0.5,0.25,0.12",
+    videos: Annotated[int, typer.Option(min=1, max=1000, help="The first n of pocket's evaluation videos.")] = 100,
+    frames: Annotated[int, typer.Option(min=4, max=32, help="Frames a video.")] = 8,
+    model: Annotated[str, typer.Option(help="'pocket', or the directory of another checkpoint of it.")] = "pocket",
+    folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here, to continue later.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare methods on pocket's evaluation videos: who still answers what, with paired 95 % intervals."""
+    from . import comparison
+    from .pocket.evaluate import evaluation_set
+
+    with working("checking"):
+        rows = comparison.grid(methods.split(","), _numbers("--retentions", retentions))
+    with working("looking at the videos"):
+        compared = comparison.Comparison(comparison.load(model, device), evaluation_set(videos, frames), folder)
+    with Progress(console=err, disable=not err.is_terminal) as progress:
+        outcomes = list(progress.track(compared.run(rows), len(rows), description="answering"))
+    page = comparison.markdown(compared, outcomes)
+    if folder is not None:
+        (folder / "table.md").write_text(page)
+    if json_output:
+        typer.echo(
+            json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})
+        )
+    else:
+        out.print(Markdown(page))
+
+
 @app.command()
 def methods() -> None:
     """The pruning methods and their parameters."""
@@ -152,6 +186,13 @@ def models() -> None:
         table.add_row(family.name, types, stages, positions, tested, examples)
     out.print(table)
     out.print("[dim]Modes: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        fail(f"{option} takes numbers separated by commas, got {text!r}")
 
 
 def _memory(text: str) -> float | None:

@@ -1,0 +1,218 @@
+"""Methods side by side on pocket's fixed evaluation: the same videos, questions, positions and exact budgets.
+
+Every row answers the same questions; what is compared is paired by video. ``sharpv eval`` is this module on the command
+line. Only the first stage is compared here: answers are scored with the true answer fed back, which equals greedy
+generation, and costs a fraction of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import asking
+from .budget import Budget
+from .methods import Method, get_method
+from .pocket.evaluate import EvaluationSet, Record, extract_features, score
+from .pocket.tokens import build_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import LlavaOnevisionForConditionalGeneration
+
+RESAMPLES = 2000
+
+
+def load(model: str | Path = asking.POCKET, device: str = "cpu") -> LlavaOnevisionForConditionalGeneration:
+    """The shipped pocket, or another checkpoint of it.
+
+    Raises:
+        ValueError: what :func:`sharpv.asking.load` refuses, and a model of another vocabulary.
+    """
+    loaded, processor = asking.load(model, device)
+    if processor.tokenizer.get_vocab() != build_tokenizer().get_vocab():
+        raise ValueError(
+            f"the questions are in pocket's own words, and {str(model)!r} has others: pass a pocket checkpoint"
+        )
+    return loaded
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: ``method`` None is the dense model, ``retention`` None leaves it to the content."""
+
+    label: str
+    method: Method | None = None
+    retention: float | None = None
+    positions: str = "original"
+
+    @property
+    def key(self) -> str:
+        """What was done, in one line: a result is found again by it."""
+        return f"{self.method!r} retention={self.retention} positions={self.positions}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a row kept (share of the visual tokens, mean over videos) and which questions it answered."""
+
+    row: Row
+    kept: float
+    correct: np.ndarray
+
+
+def grid(methods: Sequence[str], retentions: Sequence[float]) -> list[Row]:
+    """Dense, then each method at each retention, and before them at its own where it can decide by itself.
+
+    Raises:
+        ValueError: an unknown method, a retention out of range.
+    """
+    rows = [Row("dense")]
+    for name in methods:
+        method = get_method(name)
+        own = [Row(f"{name}, adaptive", method)] if method.adaptive else []
+        rows += own + [Row(name, method, retention) for retention in retentions]
+    for retention in retentions:
+        Budget(retention)
+    return rows
+
+
+class Comparison:
+    """Rows on one model and one evaluation set.
+
+    Args:
+        model: a pocket checkpoint.
+        evaluation: videos and questions.
+        folder: where finished rows are kept (``rows.json``); rows found there are not run again.
+
+    Raises:
+        ValueError: a folder with rows of other weights, videos or frames.
+
+    >>> comparison = Comparison(load("pocket"), evaluation_set(videos=100))
+    >>> dense, quarter = comparison.run([Row("dense"), Row("SharpV", SharpV(), 0.25)])
+    >>> comparison.difference(quarter, dense)   # points, with a 95 % interval
+    (-0.6, -1.9, 0.7)
+    """
+
+    def __init__(
+        self,
+        model: LlavaOnevisionForConditionalGeneration,
+        evaluation: EvaluationSet,
+        folder: Path | None = None,
+    ) -> None:
+        self.model, self.evaluation = model, evaluation
+        self.store = folder and folder / "rows.json"
+        asked = [(video, question) for video, some in enumerate(evaluation.questions) for question in some]
+        names = ["multiple_choice" if question.form == "choice" else question.family for _, question in asked]
+        self.families = sorted(set(names))
+        self.video = np.array([video for video, _ in asked])
+        self.family = np.array([self.families.index(name) for name in names])
+        # the bootstrap draws videos, once for all rows: differences are paired
+        videos = len(evaluation)
+        draws = np.random.default_rng(0).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
+        self.draws = np.vstack([np.ones(videos), draws])
+        weights = hashlib.sha256()
+        for tensor in model.state_dict().values():
+            weights.update(tensor.cpu().float().numpy().tobytes())
+        self.about = {
+            "videos": videos,
+            "frames": evaluation.frames,
+            "questions": len(asked),
+            "weights": weights.hexdigest()[:16],
+        }
+        self.finished = self._read()
+        self.features = extract_features(model, evaluation)
+
+    def run(self, rows: Sequence[Row]) -> Iterator[Outcome]:
+        """One outcome per row, in order; each is stored before the next one starts."""
+        for row in rows:
+            if row.key not in self.finished:
+                keep = None if row.method is None else keep_masks(row.method, self.features, row.retention)
+                records = score(self.model, self.evaluation, self.features, keep, row.positions)
+                self._write(row, 1.0 if keep is None else keep.float().mean().item(), records)
+            kept, correct = self.finished[row.key]
+            yield Outcome(row, kept, correct)
+
+    def accuracy(self, outcome: Outcome) -> float:
+        """Mean over question families of the share of right answers."""
+        return float(self._means(outcome)[0])
+
+    def by_family(self, outcome: Outcome) -> dict[str, float]:
+        """The share of right answers of each family."""
+        return {name: float(outcome.correct[self.family == i].mean()) for i, name in enumerate(self.families)}
+
+    def difference(self, outcome: Outcome, other: Outcome) -> tuple[float, float, float]:
+        """Accuracy minus the other's, in points, and its 95 % interval by bootstrap over videos."""
+        difference = 100 * (self._means(outcome) - self._means(other))
+        low, high = np.nanpercentile(difference[1:], [2.5, 97.5])
+        return float(difference[0]), float(low), float(high)
+
+    def facts(self, outcome: Outcome, first: Outcome) -> dict[str, Any]:
+        """What was found, for machines."""
+        return {
+            "label": outcome.row.label,
+            "retention": outcome.row.retention,
+            "kept": outcome.kept,
+            "accuracy": self.accuracy(outcome),
+            "difference": self.difference(outcome, first),
+            "families": self.by_family(outcome),
+        }
+
+    def _means(self, outcome: Outcome) -> np.ndarray:
+        """Mean accuracy over families: of all videos, then of each resample."""
+        right, asked = np.zeros((2, len(self.evaluation), len(self.families)))
+        np.add.at(right, (self.video, self.family), outcome.correct)
+        np.add.at(asked, (self.video, self.family), 1)
+        count = self.draws @ asked
+        share = np.divide(self.draws @ right, count, out=np.full_like(count, np.nan), where=count > 0)
+        return np.asarray(np.nanmean(share, axis=1))
+
+    def _read(self) -> dict[str, tuple[float, np.ndarray]]:
+        if self.store is None or not self.store.exists():
+            return {}
+        stored = json.loads(self.store.read_text())
+        if stored["about"] != self.about:
+            raise ValueError(
+                f"{self.store} holds another comparison ({stored['about']}, not {self.about}): choose another folder"
+            )
+        return {key: (kept, np.array(list(map(int, correct)))) for key, (kept, correct) in stored["rows"].items()}
+
+    def _write(self, row: Row, kept: float, records: Sequence[Record]) -> None:
+        self.finished[row.key] = (kept, np.array([int(record.correct) for record in records]))
+        if self.store is None:
+            return
+        rows = {key: (kept, "".join(map(str, correct))) for key, (kept, correct) in self.finished.items()}
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.store.with_suffix(".tmp")
+        fresh.write_text(json.dumps({"about": self.about, "rows": rows}))
+        fresh.replace(self.store)
+
+
+def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
+    """The comparison as a Markdown table; the first outcome is what the others are compared with."""
+    first = outcomes[0]
+    lines = ["| kept before the LLM | method | accuracy | to dense, points |", "| --- | --- | --- | --- |"]
+    for outcome in outcomes:
+        mean, low, high = comparison.difference(outcome, first)
+        difference = "" if outcome is first else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        kept, accuracy = f"{100 * outcome.kept:.1f} %", comparison.accuracy(outcome)
+        lines.append(f"| {kept} | {outcome.row.label} | {accuracy:.3f} | {difference} |")
+    names = [f"{outcome.row.label} {100 * outcome.kept:.0f} %" for outcome in outcomes]
+    lines += ["", "| family | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    columns = [comparison.by_family(outcome) for outcome in outcomes]
+    for name in comparison.families:
+        lines.append(f"| {name} | " + " | ".join(f"{column[name]:.3f}" for column in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def keep_masks(method: Method, features: Tensor, retention: float | None) -> Tensor:
+    """Keep masks of all videos, ``(videos, T, N, D) -> (videos, T, N)``."""
+    budget = Budget(retention)
+    return torch.stack([method.select(video, budget).keep for video in features])
