@@ -8,9 +8,10 @@
 An implementation of SharpV (https://arxiv.org/abs/2511.08003) for Hugging Face transformers.
 """
 
-from .apply import Handle, apply, trim
+from .apply import apply, trim
 from .budget import Budget
 from .criteria import Cosine
+from .handle import Handle
 from .methods import Random, SharpV, Uniform, list_methods
 from .models import list_models
 from .report import Report

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from . import pocket
-from .apply import Handle
 from .budget import Budget
 from .criteria import get_criterion
+from .handle import Handle
 from .methods import get_method
 from .models import find_family, list_models
 from .models.layout import FRAMES

@@ -9,7 +9,6 @@ from ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,26 +20,24 @@ import torch
 import typer
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import LlamaForCausalLM, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from .. import pocket
 from ..pocket.drawing import BACKGROUNDS, COLOUR_NAMES
 from ..pocket.evaluate import evaluation_set, score, summarise
 from ..pocket.labels import NO_COLOUR, SHAPE_NAMES, crowded_frame
 from ..pocket.model import pixel_values
-from ..pocket.packing import IGNORE
 from ..pocket.questions import Question, ask
 from ..pocket.stages import Settings as PocketSettings
 from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
 from ..pocket.train import MONITOR_SEED, MONITOR_TEXTURES, Log
 from ..pocket.world import Episode
-from .language import load_language, load_tokenizer, phrasing
+from .language import load_tokenizer, phrasing
 from .model import add_lora, build, deltas
 from .prompts import EVALUATION, TRAINING
+from .replies import Replies
 from .sentences import in_a_sentence
 
-REPLY_TOKENS = 40
 RIDGE_FRAMES = 320
 
 
@@ -142,58 +139,6 @@ def start_projector(
     projector.linear_2.weight.copy_(solution[:-1].T)
     projector.linear_2.bias.copy_(solution[-1])
     return float(1 - (x @ solution - y).square().sum() / (y - y.mean(0)).square().sum())
-
-
-class Replies:
-    """What SmolLM2 answered to text-only prompts before training, and the loss on it."""
-
-    def __init__(self, path: Path, words: PreTrainedTokenizerFast) -> None:
-        self.words = words
-        if not path.exists():
-            said = answer_all(load_language(), words, [*EVALUATION, *TRAINING])
-            path.write_text(json.dumps(said))
-        self.said: dict[str, list[int]] = json.loads(path.read_text())
-
-    def loss(self, model: LlavaOnevisionForConditionalGeneration, prompts: list[str]) -> Tensor:
-        """Mean cross entropy of the replies' tokens."""
-        rows = [(chat_ids(self.words, prompt), self.said[prompt]) for prompt in prompts]
-        width = max(len(asked) + len(said) for asked, said in rows)
-        ids = torch.full((len(rows), width), self.words.eos_token_id)
-        target = torch.full_like(ids, IGNORE)
-        for row, (asked, said) in enumerate(rows):
-            ids[row, : len(asked) + len(said)] = torch.tensor(asked + said)
-            target[row, len(asked) : len(asked) + len(said)] = torch.tensor(said)
-        ids, target = ids.to(model.device), target.to(model.device)
-        hidden = model.model.language_model(
-            inputs_embeds=model.model.get_input_embeddings()(ids), use_cache=False
-        ).last_hidden_state[:, :-1]
-        wanted = target[:, 1:] != IGNORE
-        return functional.cross_entropy(model.lm_head(hidden[wanted]), target[:, 1:][wanted])
-
-
-def chat_ids(words: PreTrainedTokenizerFast, prompt: str) -> list[int]:
-    """Token ids of one user's turn and the beginning of the assistant's."""
-    turn = [{"role": "user", "content": prompt}]
-    ids: list[int] = words.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"]
-    return ids
-
-
-@torch.no_grad()
-def answer_all(
-    language: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[str], batch: int = 20
-) -> dict[str, list[int]]:
-    """Greedy replies of at most REPLY_TOKENS tokens, as ids."""
-    end, said = words.convert_tokens_to_ids("<|im_end|>"), {}
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        texts = [words.decode(chat_ids(words, prompt)) for prompt in part]
-        inputs = words(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-        out = language.generate(
-            **inputs, max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=end, pad_token_id=end
-        )
-        for prompt, ids in zip(part, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            said[prompt] = ids[: ids.index(end) + 1] if end in ids else ids
-    return said
 
 
 class Run:
