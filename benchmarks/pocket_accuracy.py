@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from sharpv import Random, SharpV, Uniform
+from sharpv import Random, SharpV
 from sharpv.comparison import Comparison, Row, keep_masks, load
 from sharpv.importance import spatial_importance
 from sharpv.methods import Scores
@@ -51,16 +51,13 @@ class SpatialRanking(SharpV):
 
 def block(budget: float | None, adaptive: float) -> list[Row]:
     """The rows of one budget; None: the content decides, and rows that need a number get what it kept."""
-    fixed = budget or adaptive
     return [
         Row("SharpV", SharpV(), budget),
         Row("SharpV, packed positions", SharpV(), budget, "packed"),
         Row("random at SharpV's counts", Random(counts_of=SharpV()), budget),
-        Row("SharpV's ranking, equal counts a frame", EqualFrames(), fixed),
+        Row("SharpV's ranking, equal counts a frame", EqualFrames(), budget or adaptive),
         Row("T only (w = 0), SharpV's counts", SharpV(weight=0.0), budget),
         Row("S only, SharpV's counts", SpatialRanking(), budget),
-        Row("random, equal counts a frame", Random(), fixed),
-        Row("uniform grid", Uniform(), fixed),
     ]
 
 

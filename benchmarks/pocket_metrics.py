@@ -1,0 +1,163 @@
+"""Other importance metrics in SharpV's frame: what stands in the place of Dissim, of S, of T and of w, on pocket.
+
+    python benchmarks/pocket_metrics.py [--videos 1000] [--frames 8] [--model DIR]
+
+Every variant answers the same questions at exactly equal numbers of tokens; differences to the paper's rule are paired
+by video, with 95 % bootstrap intervals. Writes docs/results/pocket_metrics.{md,json} and prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import pad
+
+from sharpv import SharpV
+from sharpv.budget import Budget, Present, keep_top
+from sharpv.comparison import Comparison, Row, load
+from sharpv.importance import dissimilarity, frame_retention, importance, spatial_importance, temporal_importance
+from sharpv.methods import Scores, Selection
+from sharpv.pocket.evaluate import evaluation_set
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RETENTIONS = (0.5, 0.25, 0.12)
+SIDE = 7
+
+DISTANCES = {
+    "1 - cos": lambda a, b: dissimilarity(a, b).square() / 2,
+    "L1": lambda a, b: (a - b).abs().sum(dim=-1),
+    "L2, not normalised": lambda a, b: (a - b).norm(dim=-1),
+    "difference of norms": lambda a, b: (a.norm(dim=-1) - b.norm(dim=-1)).abs(),
+}
+
+
+@dataclass(frozen=True)
+class Distance(SharpV):
+    """Another distance in the place of Dissim, for ranking and for the frames' demands (scaled to at most 1)."""
+
+    name: ClassVar[str] = "distance"
+
+    distance: str = "1 - cos"
+
+    def score(self, features: Tensor) -> Scores:
+        apart = DISTANCES[self.distance]
+        spatial = apart(features, features.mean(dim=1, keepdim=True))
+        temporal = apart(features[1:], features[:-1])
+        largest = torch.cat([spatial, temporal]).max().clamp(min=1e-12) / 2
+        demand = frame_retention(spatial / largest, temporal / largest)
+        return Scores(importance(spatial, temporal, self.weight), demand)
+
+
+@dataclass(frozen=True)
+class Ranked(SharpV):
+    """The paper's demands, ranked by S alone, or by T alone with the first frame ranked by S."""
+
+    name: ClassVar[str] = "ranked"
+
+    by: str = "S"
+
+    def score(self, features: Tensor) -> Scores:
+        spatial, temporal = spatial_importance(features), temporal_importance(features)
+        tokens = spatial if self.by == "S" else torch.cat([spatial[:1], temporal])
+        return Scores(tokens, frame_retention(spatial, temporal))
+
+
+@dataclass(frozen=True)
+class Neighbourhood(SharpV):
+    """T against the best match in the 3 x 3 places around the token in the frame before: tolerates small motion."""
+
+    name: ClassVar[str] = "neighbourhood"
+
+    def score(self, features: Tensor) -> Scores:
+        frames, size, width = features.shape
+        grid = features.view(frames, SIDE, SIDE, width)
+        around = pad(grid.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate").permute(0, 2, 3, 1)[:-1]
+        shifts = [around[:, y : y + SIDE, x : x + SIDE] for y in range(3) for x in range(3)]
+        temporal = torch.stack([dissimilarity(grid[1:], shift) for shift in shifts]).amin(dim=0).view(-1, size)
+        spatial = spatial_importance(features)
+        return Scores(importance(spatial, temporal, self.weight), frame_retention(spatial, temporal))
+
+
+@dataclass(frozen=True)
+class LastKept(SharpV):
+    """T against the token that was kept last at that place: slow drift is refreshed. The paper's counts."""
+
+    name: ClassVar[str] = "last-kept"
+
+    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+        scores = self.score(features)
+        counts = budget.counts(scores.demand, features.shape[1], present)
+        spatial = spatial_importance(features)
+        seen, keep = features[0].clone(), []
+        for frame, count, own in zip(features, counts, spatial, strict=True):
+            worth = own if not keep else dissimilarity(frame, seen) + self.weight * own
+            keep.append(keep_top(worth[None], count[None])[0])
+            seen[keep[-1]] = frame[keep[-1]]
+        return Selection(torch.stack(keep), scores)
+
+
+VARIANTS: dict[str, SharpV] = {
+    "SharpV: Dissim, T + S": SharpV(),
+    **{f"{name} in the place of Dissim": Distance(distance=name) for name in DISTANCES},
+    "S alone": Ranked(by="S"),
+    "T alone, first frame by S": Ranked(by="T"),
+    **{f"w = {weight}": SharpV(weight=weight) for weight in (0.25, 0.5, 2.0, 4.0)},
+    "T in a 3 x 3 neighbourhood": Neighbourhood(),
+    "T against the last kept": LastKept(),
+}
+
+
+def main(
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
+    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
+    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    console = Console()
+    comparison = Comparison(load(model), evaluation_set(videos, frames))
+    lines = []
+    for retention in RETENTIONS:
+        rows = [Row(label, method, retention) for label, method in VARIANTS.items()]
+        outcomes = []
+        for outcome in comparison.run(rows):
+            outcomes.append(outcome)
+            lines.append(comparison.facts(outcome, outcomes[0]))
+            console.print(f"{retention:.0%}  {outcome.row.label}: {lines[-1]['accuracy']:.3f}", highlight=False)
+    text = report(lines, f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions")
+    (RESULTS / "pocket_metrics.md").write_text(text)
+    (RESULTS / "pocket_metrics.json").write_text(json.dumps({**comparison.about, "rows": lines}, indent=1) + "\n")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def report(lines: list[dict], what: str) -> str:
+    """The Markdown page: one row a variant, one column a budget."""
+    page = [
+        "# Pocket: other importance metrics",
+        "",
+        f"{what}; mean exact-match accuracy over the question families, first stage only, exactly the same number of "
+        "tokens in each column. In brackets the difference to the paper's rule in points, paired by video, with its "
+        "95 % bootstrap interval. Written by `python benchmarks/pocket_metrics.py`.",
+        "",
+        "| variant | " + " | ".join(f"kept {100 * retention:.0f} %" for retention in RETENTIONS) + " |",
+        "| --- |" + " --- |" * len(RETENTIONS),
+    ]
+    for label in VARIANTS:
+        cells = []
+        for line in (line for line in lines if line["label"] == label):
+            mean, low, high = line["difference"]
+            first = label == next(iter(VARIANTS))
+            cells.append(f"{line['accuracy']:.3f}" + ("" if first else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"))
+        page.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(page) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)
