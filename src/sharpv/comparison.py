@@ -94,6 +94,7 @@ class Comparison:
 
     Raises:
         ValueError: a folder with rows of other weights, videos or frames.
+        OSError: a folder that cannot be made.
 
     >>> comparison = Comparison(load("pocket"), evaluation_set(videos=100))
     >>> dense, quarter = comparison.run([Row("dense"), Row("SharpV", SharpV(), 0.25)])
@@ -108,7 +109,9 @@ class Comparison:
         folder: Path | None = None,
     ) -> None:
         self.model, self.evaluation = model, evaluation
-        self.store = folder and folder / "rows.json"
+        self.store = None if folder is None else folder / "rows.json"
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         asked = [(video, question) for video, some in enumerate(evaluation.questions) for question in some]
         names = ["multiple_choice" if question.form == "choice" else question.family for _, question in asked]
         self.families = sorted(set(names))
@@ -189,7 +192,6 @@ class Comparison:
         if self.store is None:
             return
         rows = {key: (kept, "".join(map(str, correct))) for key, (kept, correct) in self.finished.items()}
-        self.store.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.store.with_suffix(".tmp")
         fresh.write_text(json.dumps({"about": self.about, "rows": rows}))
         fresh.replace(self.store)

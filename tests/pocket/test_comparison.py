@@ -101,6 +101,7 @@ def test_the_command_refuses_bad_input(checkpoint, tmp_path):
         (("--retentions", "0.5,1.5"), "must lie in (0, 1], got 1.5"),
         (("--retentions", "half"), "--retentions takes numbers separated by commas, got 'half'"),
         (("--model", foreign), "pass a pocket checkpoint"),
+        (("--model", checkpoint, "--out", checkpoint / "config.json"), "File exists"),
     ):
         result = run("--videos", 1, *arguments)
         assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
