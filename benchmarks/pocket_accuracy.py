@@ -71,7 +71,7 @@ def main(
     console = Console()
     comparison = Comparison(load(model), evaluation_set(videos, frames))
 
-    adaptive = round(keep_masks(SharpV(), comparison.features, None).float().mean().item(), 4)
+    adaptive = round(keep_masks(SharpV(), comparison.features, None)[0].float().mean().item(), 4)
     (dense,) = comparison.run([Row("dense")])
     lines = [comparison.facts(dense, dense)]
     for budget in BUDGETS:

@@ -7,7 +7,7 @@ import torch
 
 import sharpv
 from sharpv import Budget, Random, SharpV, Uniform
-from sharpv.methods import EVS, METHODS, DivPrune, DyCoke, Subsample, VidCom2, get_method
+from sharpv.methods import EVS, METHODS, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2, get_method
 
 ALL = [
     (SharpV(), None),
@@ -22,9 +22,11 @@ ALL = [
     (DyCoke(), 0.3),
     (DivPrune(), 0.3),
     (DivPrune(scope="video"), 0.3),
+    (FastVID(), 0.3),
     (Subsample(), 0.3),
+    (Pool(), 0.3),
 ]
-KNOWN = "divprune, dycoke, evs, random, sharpv, subsample, uniform, vidcom2"
+KNOWN = "divprune, dycoke, evs, fastvid, pool, random, sharpv, subsample, uniform, vidcom2"
 EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
 
 
@@ -139,7 +141,7 @@ def test_bad_features_are_refused(method, retention):
         method.select(torch.ones(4, 9, 8, dtype=torch.long), budget)
 
 
-@pytest.mark.parametrize("method", [Uniform(), Random(), EVS(), VidCom2(), DivPrune(), Subsample()])
+@pytest.mark.parametrize("method", [Uniform(), Random(), EVS(), VidCom2(), DivPrune(), FastVID(), Subsample(), Pool()])
 def test_a_method_that_cannot_decide_needs_a_retention(method):
     with pytest.raises(ValueError, match="keeps a fixed share: pass retention="):
         method.select(features(2, 4, 4))

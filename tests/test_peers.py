@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from sharpv import Budget
-from sharpv.methods import EVS, DivPrune, DyCoke, Subsample, VidCom2
+from sharpv.methods import EVS, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2
 from sharpv.methods.divprune import farthest_first
 
 
@@ -135,6 +136,65 @@ def test_the_seed_of_divprune_is_found_across_blocks():
     assert farthest_first(x[None], 1)[0].argmin() == nearest.amin(dim=1).argmax()
 
 
+def slow_fastvid(x: Tensor, kept: int, method: FastVID) -> tuple[set[tuple[int, int]], dict[tuple[int, int], Tensor]]:
+    """Kept places and what the anchors carry."""
+    frames, size, width = x.shape
+    means = [x[t].mean(0) for t in range(frames)]
+    alike = {t: cosine(means[t], means[t + 1]) for t in range(frames - 1)}
+    least = sorted(alike, key=lambda t: (alike[t], t))[: method.segments - 1]
+    cuts = [t for t in range(frames - 1) if alike[t] < method.similarity or t in least]
+    bounds = [0, *(t + 1 for t in cuts), frames]
+    each = kept // frames
+    n_c = math.floor(each * method.merged)
+    chosen = {(t, i) for t in range(frames) for i in sorted(range(size), key=lambda i: -x[t, i].norm())[: each - n_c]}
+    others = {t: [i for i in range(size) if (t, i) not in chosen] for t in range(frames)}
+    carried = {}
+    for start, stop in pairwise(bounds):
+        holders = list(range(stop - 1, start - 1, -method.every))
+        for t in holders:
+            apart = {(i, j): float((x[t, i] - x[t, j]).norm()) / math.sqrt(width) for i in others[t] for j in others[t]}
+            rho = {i: math.exp(-sum(sorted(apart[i, j] ** 2 for j in others[t])[:4]) / 4) for i in others[t]}
+            delta = {}
+            for i in others[t]:
+                denser = [apart[i, j] for j in others[t] if rho[j] > rho[i]]
+                delta[i] = min(denser) if denser else max(apart.values())
+            gamma = {i: rho[i] * delta[i] for i in others[t]}
+            anchors = sorted(others[t], key=lambda i: -gamma[i])[: n_c * (stop - start) // len(holders)]
+            joined = {a: [] for a in anchors}
+            for s in range(start, stop):
+                for i in others[s]:
+                    joined[max(anchors, key=lambda a: cosine(x[s, i], x[t, a]))].append(x[s, i])
+            for a, members in joined.items():
+                w = max(method.own, 1 / (len(members) + 1))
+                carried[t, a] = w * x[t, a] + (1 - w) * torch.stack(members).mean(0)
+    return chosen | set(carried), carried
+
+
+@SEEDS
+@pytest.mark.parametrize("segments", [1, 3])
+def test_fastvid_is_its_formula(seed, segments):
+    frames, size, width = 12, 10, 16
+    x = features(1, size, width, seed=seed) + 0.3 * features(frames, size, width, seed=seed + 10)
+    x[7:] += features(1, size, width, seed=seed + 20)  # a cut
+    method = FastVID(segments=segments, similarity=0.8)
+    expected, carried = slow_fastvid(x, kept=60, method=method)
+    assert carried
+    selection = method.select(x, Budget(retention=60 / 120))
+    keep, total = places(selection.keep), 60
+    assert len(keep) == total and expected <= keep
+    for place, feature in carried.items():
+        torch.testing.assert_close(selection.features[place], feature.float().to(x.dtype), atol=1e-4, rtol=0)
+    for place in keep - set(carried):
+        torch.testing.assert_close(selection.features[place], x[place], atol=1e-6, rtol=0)
+
+
+def test_pool_takes_the_mean_of_the_nearest_frames():
+    x = torch.arange(8.0).view(8, 1, 1).expand(8, 2, 1)
+    selection = Pool().select(x, Budget(retention=0.25))  # frames 2 and 6; 4 goes to the earlier
+    assert places(selection.keep) == {(2, 0), (2, 1), (6, 0), (6, 1)}
+    assert selection.features[selection.keep].flatten().tolist() == [2.0, 2.0, 6.0, 6.0]
+
+
 @SEEDS
 def test_dycoke_is_its_formula(seed):
     x = features(7, 10, 16, seed=seed)
@@ -159,6 +219,8 @@ def test_subsample_keeps_whole_frames():
         (lambda: VidCom2(temperature=0.0), "temperature must be positive, got 0.0"),
         (lambda: VidCom2(channels=1.5), r"channels must lie in \(0, 1\], got 1.5"),
         (lambda: DyCoke(pruned=-0.1), r"pruned must lie in \[0, 1\], got -0.1"),
+        (lambda: FastVID(own=2.0), r"own must lie in \[0, 1\], got 2.0"),
+        (lambda: FastVID(every=0), "segments and every must be at least 1, got 8 and 0"),
         (lambda: DivPrune(scope="clip"), "scope must be 'frame' or 'video', got 'clip'"),
     ],
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import asking
 from .budget import Budget
-from .methods import Method, get_method
+from .methods import Method, Uniform, get_method
 from .pocket.evaluate import EvaluationSet, Record, extract_features, score
 from .pocket.tokens import build_tokenizer
 
@@ -137,9 +137,10 @@ class Comparison:
         """One outcome per row, in order; each is stored before the next one starts."""
         for row in rows:
             if row.key not in self.finished:
-                keep = None if row.method is None else keep_masks(row.method, self.features, row.retention)
-                records = score(self.model, self.evaluation, self.features, keep, row.positions)
-                self._write(row, 1.0 if keep is None else keep.float().mean().item(), records)
+                method = row.method or Uniform()
+                keep, features = keep_masks(method, self.features, row.retention if row.method else 1.0)
+                records = score(self.model, self.evaluation, features, keep, row.positions)
+                self._write(row, keep.float().mean().item(), records)
             kept, correct = self.finished[row.key]
             yield Outcome(row, kept, correct)
 
@@ -214,7 +215,12 @@ def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def keep_masks(method: Method, features: Tensor, retention: float | None) -> Tensor:
-    """Keep masks of all videos, ``(videos, T, N, D) -> (videos, T, N)``."""
+def keep_masks(method: Method, features: Tensor, retention: float | None) -> tuple[Tensor, Tensor]:
+    """What is kept of all videos, ``(videos, T, N, D) -> (videos, T, N)``, and the features that survivors carry."""
     budget = Budget(retention)
-    return torch.stack([method.select(video, budget).keep for video in features])
+    selections = [method.select(video, budget) for video in features]
+    carried = [
+        video if selection.features is None else selection.features
+        for video, selection in zip(features, selections, strict=True)
+    ]
+    return torch.stack([selection.keep for selection in selections]), torch.stack(carried)

@@ -128,6 +128,11 @@ def prune(
     layouts = family.layouts(model, inputs, rows_made)
     separate(output, layouts)
     choices = [_choose(settings, layout, rows) for layout, rows in zip(layouts, output.pooler_output, strict=True)]
+    if settings.method.merges(family.positions):
+        output.pooler_output = [
+            choice.layout.replaced(rows, choice.merged) if choice.merged is not None else rows
+            for choice, rows in zip(choices, output.pooler_output, strict=True)
+        ]
 
     # 1. which columns of the prompt survive
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -190,6 +195,8 @@ class _Choice:
     keep: Tensor
     sound: Tensor
     """Whether all is finite, unread."""
+    merged: Tensor | None = None
+    """What the survivors carry instead, ``(T, N, D)``."""
 
     @property
     def kept_rows(self) -> Tensor:
@@ -213,7 +220,7 @@ def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
         return _Choice(layout, features, nothing, nothing.all())
     settings.method.check(features, settings.budget)
     selection = settings.method.choose(features, settings.budget, layout.present)
-    return _Choice(layout, features, selection.keep, is_sound(features, selection.scores))
+    return _Choice(layout, features, selection.keep, is_sound(features, selection.scores), selection.features)
 
 
 def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:

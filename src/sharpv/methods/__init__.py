@@ -8,15 +8,18 @@ from .base import Method, Scores, Selection
 from .divprune import DivPrune
 from .dycoke import DyCoke
 from .evs import EVS
+from .fastvid import FastVID
+from .pool import Pool
 from .random import Random
 from .sharpv import SharpV
 from .subsample import Subsample
 from .uniform import Uniform
 from .vidcom2 import VidCom2
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (SharpV, EVS, VidCom2, DyCoke, DivPrune, Uniform, Random, Subsample)
-}
+_ALL: tuple[type[Method], ...] = (
+    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, Uniform, Random, Subsample, Pool,
+)  # fmt: skip
+METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 
 
 def get_method(method: str | Method, **parameters: Any) -> Method:
@@ -45,7 +48,9 @@ __all__ = [
     "METHODS",
     "DivPrune",
     "DyCoke",
+    "FastVID",
     "Method",
+    "Pool",
     "Random",
     "Scores",
     "Selection",

@@ -7,7 +7,7 @@ overrides :meth:`Method.choose`. A method sees features only, never a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
 
 import torch
@@ -32,10 +32,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is kept of a video: ``keep`` ``(T, N)`` bool, and the :class:`Scores` that led to it."""
+    """What is kept of a video.
+
+    Attributes:
+        keep: ``(T, N)`` bool.
+        scores: the :class:`Scores` that led to it.
+        features: ``(T, N, D)`` what the survivors carry where a method merges others into them; rows that are not kept
+            mean nothing. None: the survivors stay as they are.
+    """
 
     keep: Tensor
     scores: Scores
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,10 @@ class Method(ABC):
     """How the time grows with T frames, N tokens a frame and D channels."""
     paper: ClassVar[str] = ""
     """Its arXiv number."""
+
+    def merges(self, positions: str) -> bool:
+        """Whether survivors carry :attr:`Selection.features` on a model with these ``positions``, "1d" or "mrope"."""
+        return False
 
     @abstractmethod
     def score(self, features: Tensor) -> Scores:
@@ -111,6 +123,23 @@ class Method(ABC):
         """Refuse a budget that leaves a method which cannot decide by itself without a share to keep."""
         if not self.adaptive and budget.retention is None:
             raise ValueError(f"method {self.name!r} keeps a fixed share: pass retention=, for instance retention=0.25")
+
+
+@dataclass(frozen=True)
+class MergingMethod(Method):
+    """Base of the methods whose survivors carry others along, a mean at the place of one.
+
+    Args:
+        everywhere: merge on models with multimodal RoPE too. Off by default: there a token's position tells time,
+            height and width, and what was merged into it comes from elsewhere; merging methods lose there what they
+            win on models with 1-D positions (Qwen3-VL-8B at 25 % kept, figures of VidCom2's authors: HoliTom 93.5 % of
+            the dense score, VidCom2 96.3 %). The survivors then keep their own features.
+    """
+
+    everywhere: bool = field(default=False, kw_only=True)
+
+    def merges(self, positions: str) -> bool:
+        return positions == "1d" or self.everywhere
 
 
 def is_sound(features: Tensor, scores: Scores) -> Tensor:

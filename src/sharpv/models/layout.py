@@ -60,6 +60,12 @@ class Layout:
         frames = rows[: len(rows) - self.trailing].unflatten(0, (self.frames, self.leading + self.tokens_per_frame))
         return frames[:, self.leading :]
 
+    def replaced(self, rows: Tensor, patches: Tensor) -> Tensor:
+        """The rows ``(n, D)`` with other patches ``(T, N, D)`` in their places."""
+        rows = rows.clone()
+        self.split(rows).copy_(patches)
+        return rows
+
     def spread(self, patches: Tensor, others: bool) -> Tensor:
         """The inverse for a mask: ``(T, N)`` bool over patches to ``(n,)`` over rows, ``others`` where no patch is."""
         frames = torch.cat([patches.new_full((self.frames, self.leading), others), patches], dim=1).flatten()
