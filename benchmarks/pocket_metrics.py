@@ -1,6 +1,6 @@
 """Other importance metrics in SharpV's frame: what stands in the place of Dissim, of S, of T and of w, on pocket.
 
-    python benchmarks/pocket_metrics.py [--videos 1000] [--frames 8] [--model DIR]
+    python benchmarks/pocket_metrics.py [--videos 1000] [--frames 8] [--folder runs/bench]
 
 Every variant answers the same questions at exactly equal numbers of tokens; differences to the paper's rule are paired
 by video, with 95 % bootstrap intervals. Writes docs/results/pocket_metrics.{md,json} and prints the table.
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from sharpv import SharpV
 from sharpv.budget import Budget, Present, keep_top
-from sharpv.comparison import Comparison, Row, load
+from sharpv.comparison import Comparison, Row, load, versus_first
 from sharpv.importance import dissimilarity, frame_retention, importance, spatial_importance, temporal_importance
 from sharpv.methods import Scores, Selection
 from sharpv.pocket.evaluate import evaluation_set
@@ -118,45 +118,27 @@ def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
     model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console()
-    comparison = Comparison(load(model), evaluation_set(videos, frames))
-    lines = []
+    comparison = Comparison(load(model), evaluation_set(videos, frames), folder)
+    columns = []
     for retention in RETENTIONS:
-        rows = [Row(label, method, retention) for label, method in VARIANTS.items()]
-        outcomes = []
-        for outcome in comparison.run(rows):
-            outcomes.append(outcome)
-            lines.append(comparison.facts(outcome, outcomes[0]))
-            console.print(f"{retention:.0%}  {outcome.row.label}: {lines[-1]['accuracy']:.3f}", highlight=False)
-    text = report(lines, f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions")
+        columns.append(list(comparison.run([Row(label, method, retention) for label, method in VARIANTS.items()])))
+        console.print(f"kept {retention:.0%}: done", highlight=False)
+    text = (
+        "# Pocket: other importance metrics\n\n"
+        f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
+        "question families, first stage only, exactly the same number of tokens in each column. In brackets the "
+        "difference to the paper's rule in points, paired by video, with its 95 % bootstrap interval. Written by "
+        "`python benchmarks/pocket_metrics.py`.\n\n" + versus_first(comparison, columns)
+    )
     (RESULTS / "pocket_metrics.md").write_text(text)
-    (RESULTS / "pocket_metrics.json").write_text(json.dumps({**comparison.about, "rows": lines}, indent=1) + "\n")
+    rows = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
+    (RESULTS / "pocket_metrics.json").write_text(json.dumps({**comparison.about, "rows": rows}, indent=1) + "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def report(lines: list[dict], what: str) -> str:
-    """The Markdown page: one row a variant, one column a budget."""
-    page = [
-        "# Pocket: other importance metrics",
-        "",
-        f"{what}; mean exact-match accuracy over the question families, first stage only, exactly the same number of "
-        "tokens in each column. In brackets the difference to the paper's rule in points, paired by video, with its "
-        "95 % bootstrap interval. Written by `python benchmarks/pocket_metrics.py`.",
-        "",
-        "| variant | " + " | ".join(f"kept {100 * retention:.0f} %" for retention in RETENTIONS) + " |",
-        "| --- |" + " --- |" * len(RETENTIONS),
-    ]
-    for label in VARIANTS:
-        cells = []
-        for line in (line for line in lines if line["label"] == label):
-            mean, low, high = line["difference"]
-            first = label == next(iter(VARIANTS))
-            cells.append(f"{line['accuracy']:.3f}" + ("" if first else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"))
-        page.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(page) + "\n"
 
 
 if __name__ == "__main__":

@@ -215,6 +215,20 @@ def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -> str:
+    """One Markdown row a label, one column a retention, each beside the first row of its column."""
+    shares = [f"kept {100 * first.kept:.0f} %" for first, *_ in columns]
+    lines = ["| | " + " | ".join(shares) + " |", "| --- |" + " --- |" * len(shares)]
+    for outcomes in zip(*columns, strict=True):
+        cells = []
+        for outcome, (first, *_) in zip(outcomes, columns, strict=True):
+            mean, low, high = comparison.difference(outcome, first)
+            difference = "" if outcome is first else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
+            cells.append(f"{comparison.accuracy(outcome):.3f}{difference}")
+        lines.append(f"| {outcomes[0].row.label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def keep_masks(method: Method, features: Tensor, retention: float | None) -> tuple[Tensor, Tensor]:
     """What is kept of all videos, ``(videos, T, N, D) -> (videos, T, N)``, and the features that survivors carry."""
     budget = Budget(retention)

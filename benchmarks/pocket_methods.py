@@ -1,0 +1,97 @@
+"""Methods and controls side by side on pocket: one table, one plot, exactly equal numbers of tokens.
+
+    python benchmarks/pocket_methods.py [--videos 1000] [--frames 8] [--folder runs/bench]
+
+Finished rows are kept in FOLDER, so a run that was stopped goes on where it was. Writes
+docs/results/pocket_methods.{md,json} and, with matplotlib installed, pocket_methods.svg.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from sharpv import Random, SharpV, Uniform
+from sharpv.comparison import Comparison, Row, load, versus_first
+from sharpv.methods import EVS, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
+from sharpv.pocket.evaluate import evaluation_set
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RETENTIONS = (0.5, 0.25, 0.12, 0.06)
+METHODS: dict[str, Method] = {
+    "SharpV": SharpV(),
+    "EVS": EVS(),
+    "EVS without its anchor frame": EVS(anchor_frame=False),
+    "VidCom2": VidCom2(),
+    "DyCoke, first step": DyCoke(),
+    "DivPrune, frame by frame": DivPrune(),
+    "DivPrune, whole video": DivPrune(scope="video"),
+    "FastVID (merges)": FastVID(),
+    "control: random at SharpV's counts": Random(counts_of=SharpV()),
+    "control: random": Random(),
+    "control: uniform grid": Uniform(),
+    "control: whole frames": Subsample(),
+    "control: means of frames (merges)": Pool(),
+}
+
+
+def main(
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
+    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
+    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    console = Console()
+    comparison = Comparison(load(model), evaluation_set(videos, frames), folder)
+    (dense,) = comparison.run([Row("dense")])
+    columns = []
+    for retention in RETENTIONS:
+        columns.append(list(comparison.run([Row(label, method, retention) for label, method in METHODS.items()])))
+        console.print(f"kept {retention:.0%}: done", highlight=False)
+    top = comparison.accuracy(dense)
+    text = (
+        "# Pocket: methods side by side\n\n"
+        f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
+        f"question families, first stage only, exactly the same number of tokens in each column. Dense: {top:.3f}. In "
+        "brackets the difference to SharpV in points, paired by video, with its 95 % bootstrap interval. Written by "
+        "`python benchmarks/pocket_methods.py`.\n\n" + versus_first(comparison, columns)
+    )
+    (RESULTS / "pocket_methods.md").write_text(text)
+    rows = [comparison.facts(outcome, dense) for column in columns for outcome in column]
+    facts = {**comparison.about, "dense": top, "rows": rows}
+    (RESULTS / "pocket_methods.json").write_text(json.dumps(facts, indent=1) + "\n")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if find_spec("matplotlib") is None:
+        console.print("no plot: matplotlib is not installed", highlight=False)
+    else:
+        plot(rows, top)
+
+
+def plot(rows: list[dict], dense: float) -> None:
+    """Accuracy against the kept share, one line a method; controls are dashed."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    axes.axhline(dense, color="black", linewidth=0.8, label="dense")
+    for label in METHODS:
+        mine = [line for line in rows if line["label"] == label]
+        style = "--" if label.startswith("control") else "-"
+        shares = [100 * line["retention"] for line in mine]
+        axes.plot(shares, [line["accuracy"] for line in mine], style, marker="o", markersize=3, label=label)
+    axes.set(xlabel="kept visual tokens before the LLM, %", ylabel="mean accuracy", xscale="log")
+    axes.set_xticks([100 * retention for retention in RETENTIONS], [f"{100 * r:.0f}" for r in RETENTIONS])
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "pocket_methods.svg")
+
+
+if __name__ == "__main__":
+    typer.run(main)
