@@ -20,10 +20,6 @@ from sharpv.pocket.evaluate import (
     summarise,
 )
 
-pytestmark = pytest.mark.skipif(
-    not (pocket.checkpoint_path() / "config.json").exists(), reason="no checkpoint in this checkout"
-)
-
 
 @pytest.fixture(scope="module")
 def loaded():  # type: ignore[no-untyped-def]
@@ -50,8 +46,8 @@ def test_it_is_small() -> None:
 
 def test_it_is_far_better_than_the_majority_answer(scored) -> None:  # type: ignore[no-untyped-def]
     summary = summarise(scored[2])
-    assert summary.mean > 0.75
-    assert summary.mean > summary.majority + 0.3
+    assert summary.mean > 0.85
+    assert summary.mean > summary.majority + 0.4
 
 
 def test_it_needs_to_see(loaded, scored) -> None:  # type: ignore[no-untyped-def]

@@ -1,8 +1,8 @@
 """Train the pocket model from scratch: ``python -m sharpv.pocket.train DIR --seed 0``.
 
-The budget is in steps (about two hours of one CPU thread), so the result depends on the seed and not on the machine's
+The budget is in steps (three hours of one CPU thread), so the result depends on the seed and not on the machine's
 speed. A run that was killed continues from ``DIR/state.pt`` when started again. ``DIR/log.jsonl`` has one record every
-few steps; ``DIR/model`` is the checkpoint that the Auto classes load.
+few steps; ``DIR/model`` is the checkpoint that the Auto classes load. The shipped model is seed 1.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Run:
                 facts.clear()
             if self.step % save_every == 0:
                 self.save()
-            if self.stage == "text" and self.step % monitor_every == 0:
+            if self.stage == "text" and (self.step % monitor_every == 0 or self.step == self.current.steps):
                 self.monitor()
             if minutes and time.perf_counter() - started > 60 * minutes:
                 self.save()
@@ -135,8 +135,6 @@ class Run:
             align_words(self.model, self.current.extra)
             torch.manual_seed(self.settings.seed + 1)
             self.current = TextStage(self.model, self.settings)
-        else:
-            self.monitor()
         self.stage, self.step = _STAGES[_STAGES.index(self.stage) + 1], 0
         self.save()
 
