@@ -32,22 +32,31 @@ METHODS = "uniform or random or evs or vidcom2 or dycoke or divprune or subsampl
 
 
 def main(
-    versions: Annotated[list[str] | None, typer.Argument(help="Minor versions, for instance 5.18.")] = None,
+    versions: Annotated[
+        list[str] | None, typer.Argument(help="Minor versions, for instance 5.18; all by default.")
+    ] = None,
     processes: Annotated[int, typer.Option(help="Test processes.")] = 2,
-    write: Annotated[bool, typer.Option(help="Write docs/versions.md (with all versions only).")] = True,
 ) -> None:
-    """Run the suite on each version and print the table."""
-    console, results = Console(), {}
+    """Run the suite on each version; the page holds every version that has been run here."""
+    console = Console()
     for version in versions or VERSIONS:
-        folder = install(version)
-        exact = next(folder.glob("transformers-*.dist-info")).name.split("-")[1].removesuffix(".dist")
-        results[exact] = run(folder, processes)
-        failed = sum(results[exact][name, "failed"] for name, _ in results[exact])
-        console.print(f"transformers {exact}: {(failed and 'failures') or 'green'}", highlight=False)
-    page = table(results)
+        run(install(version), processes)
+        failed = sum(count for (_, outcome), count in counts(version).items() if outcome == "failed")
+        console.print(f"transformers {exact(version)}: {failed or 'no'} failures", highlight=False)
+    page = table({exact(version): counts(version) for version in VERSIONS if report(version).exists()})
     console.print(page, markup=False, highlight=False, soft_wrap=True)
-    if write and versions is None:
-        (ROOT / "docs" / "versions.md").write_text(page)
+    (ROOT / "docs" / "versions.md").write_text(page)
+
+
+def report(version: str) -> Path:
+    """What pytest wrote for a version."""
+    return ROOT / ".matrix" / f"{version}.xml"
+
+
+def exact(version: str) -> str:
+    """The patch version that was installed."""
+    (installed,) = (ROOT / ".matrix" / version).glob("transformers-*.dist-info")
+    return installed.name.removeprefix("transformers-").removesuffix(".dist-info")
 
 
 def install(version: str) -> Path:
@@ -59,24 +68,28 @@ def install(version: str) -> Path:
     return folder
 
 
-def run(folder: Path, processes: int) -> Counter[tuple[str, str]]:
-    """Passed and failed tests, by family."""
-    report = folder.with_suffix(".xml")
-    report.unlink(missing_ok=True)
+def run(folder: Path, processes: int) -> None:
+    """The suite with a version's folder before everything else."""
+    wanted = report(folder.name)
+    wanted.unlink(missing_ok=True)
     tests = ["tests", *(f"--ignore=tests/{name}" for name in APART), f"--deselect={TABLE}", "-k", f"not ({METHODS})"]
-    options = ["-n", str(processes), "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = ["-n", str(processes), "-p", "no:cacheprovider", f"--junitxml={wanted}"]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    with folder.with_suffix(".log").open("w") as log:
+    with wanted.with_suffix(".log").open("w") as log:
         command = [sys.executable, "-m", "pytest", *tests, *options]
         subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
-    counts: Counter[tuple[str, str]] = Counter()
-    for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
+
+
+def counts(version: str) -> Counter[tuple[str, str]]:
+    """Passed and failed tests, by family."""
+    result: Counter[tuple[str, str]] = Counter()
+    for case in ElementTree.parse(report(version)).iter("testcase") if report(version).exists() else ():
         name = case.get("name", "")
-        parameters = name.partition("[")[2].split("-")
+        parameters = name.partition("[")[2].rstrip("]").split("-")
         family = next((model_type for model_type in tiny.FAMILIES if model_type in parameters), OTHER)
         broken = case.find("failure") is not None or case.find("error") is not None
-        counts[family, "failed" if broken else "passed"] += 1
-    return counts
+        result[family, "failed" if broken else "passed"] += 1
+    return result
 
 
 def table(results: dict[str, Counter[tuple[str, str]]]) -> str:
@@ -94,8 +107,8 @@ def table(results: dict[str, Counter[tuple[str, str]]]) -> str:
     for key in (*names, OTHER):
         name = f"{names[key]} (`{key}`)" if key in names else key
         cells = []
-        for counts in results.values():
-            passed, failed = counts[key, "passed"], counts[key, "failed"]
+        for result in results.values():
+            passed, failed = result[key, "passed"], result[key, "failed"]
             cells.append(f"{passed} of {passed + failed}" if failed else str(passed) if passed else "did not run")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -21,8 +21,8 @@ out, err = Console(), Console(stderr=True)
 
 DEFAULT_FRAMES = 8
 MEMORY_HELP = (
-    "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: "
-    "M = 0.2 was measured to lose answers of several tokens (docs/results/pocket_memory.md)."
+    "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: a low similarity does not "
+    "mean that a layer is not needed for long answers (docs/findings.md)."
 )
 
 

@@ -50,8 +50,9 @@ class Criterion(Protocol):
 class Cosine:
     """The paper's rule: Discard(l) if cos(V_l, V) < M.
 
-    A low cosine is not the same as unused: on the embedded models this rule drops layers that answers of several
-    tokens are read from (docs/results). One-token answers cannot be affected, since prefill is unchanged.
+    A low cosine is not the same as unused: on the embedded model the two layers of the lowest cosine are among those
+    that answers of several tokens are read from (docs/findings.md). One-token answers cannot be affected, since prefill
+    is unchanged.
 
     Args:
         threshold: M in [-1, 1]. Paper: 0.2.
