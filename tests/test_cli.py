@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from transformers import GPT2Config
 from typer.testing import CliRunner, Result
 
@@ -135,7 +136,7 @@ def test_unknown_options_and_missing_arguments():
 
 
 def test_tables(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("sharpv.cli.out", Console(width=300))
     methods, models = run("methods"), run("models")
     assert methods.exit_code == models.exit_code == 0
     assert all(name in methods.stdout for name in METHODS)
