@@ -37,6 +37,13 @@ def logits_of(out: Any) -> Tensor:
 # what comes back ------------------------------------------------------------------------------------------------------
 
 
+def test_a_transformers_that_is_too_old_for_a_family_is_refused(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.20.1")
+    with pytest.raises(ValueError, match=r"SmolVLM needs transformers >= 5\.21, this is 5\.20\.1"):
+        sharpv.apply(build("smolvlm"))
+    sharpv.apply(build("internvl")).remove()
+
+
 def test_sequences_begin_with_the_full_prompt(model, family):
     inputs = inputs_of(family)
     length = inputs["input_ids"].shape[1]

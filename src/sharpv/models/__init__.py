@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import transformers
+from packaging.version import Version
 from transformers import PreTrainedModel
 
 from .base import Family, is_offloaded
@@ -58,6 +60,8 @@ def find_family(model: PreTrainedModel) -> Family:
         raise ValueError(f"model type {model_type!r} is not supported; supported: {', '.join(list_models())}")
     if "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
         raise ValueError(f"{type(model).__name__} takes no mm_encoder_outputs: sharpv needs transformers >= 5.18")
+    if Version(transformers.__version__).release < Version(family.since).release:
+        raise ValueError(f"{family.name} needs transformers >= {family.since}, this is {transformers.__version__}")
     if not family.offload and any(is_offloaded(module) for module in model.modules()):
         raise ValueError(f"transformers cannot run {family.name} with offloaded weights: load it without device_map")
     return family

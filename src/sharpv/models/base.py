@@ -31,6 +31,7 @@ class Family:
         model_types: values of ``config.model_type`` that belong to it.
         variants: those of them that share all code with another one and are tested in greedy decoding and beams only.
         examples: hub ids of checkpoints.
+        since: the first transformers on which its tests are green.
         layouts: from the model, its inputs and the number of rows that the encoder made (None: not run) to the
             :class:`Layout` of each video, and of each run of still images among its frames, in prompt order.
         hybrid: some layers hold a state instead of keys and values, so the second stage passes them over.
@@ -52,6 +53,7 @@ class Family:
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
     layouts: Layouts
+    since: str = "5.18"
     variants: tuple[str, ...] = ()
     hybrid: bool = False
     modality: Literal["image", "video"] = "video"

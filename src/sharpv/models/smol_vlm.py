@@ -23,6 +23,7 @@ SMOL_VLM = Family(
     model_types=("smolvlm",),
     examples=("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", "HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
     layouts=_layouts,
+    since="5.21",  # before, its forward does not read features in the form in which they are handed over
     modality="image",
     handed_as="image",
     encoders={"image": "get_image_features"},
