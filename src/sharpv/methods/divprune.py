@@ -16,6 +16,11 @@ from torch.nn.functional import normalize
 from ..budget import Budget, Present
 from .base import Method, Scores, Selection
 
+BLOCK = 512
+"""Tokens whose distances to all others are taken together when the seed is looked for."""
+ROUNDING = 1e-6
+"""Distances that differ by less are the same."""
+
 
 @dataclass(frozen=True)
 class DivPrune(Method):
@@ -67,8 +72,12 @@ def farthest_first(features: Tensor, count: int) -> Tensor:
     rows = torch.arange(batch, device=x.device)
     order = torch.full((batch, size), size, device=x.device)
     # the seed is the token whose nearest other token is farthest away
-    nearest = torch.stack([_nearest(x, start) for start in range(0, size, 512)], dim=1).flatten(1)[:, :size]
+    parts = [_nearest(x, start) for start in range(0, size, BLOCK)]
+    nearest, neighbour = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     chosen = nearest.argmax(dim=1)
+    # two tokens that are nearest to each other tie, whatever rounding says: the lower index
+    other = neighbour[rows, chosen]
+    chosen = torch.where(nearest[rows, chosen] - nearest[rows, other] < ROUNDING, chosen.minimum(other), chosen)
     distance = torch.full((batch, size), torch.inf, device=x.device)
     for place in range(min(count, size)):
         order[rows, chosen] = place
@@ -79,11 +88,10 @@ def farthest_first(features: Tensor, count: int) -> Tensor:
     return order
 
 
-def _nearest(x: Tensor, start: int) -> Tensor:
-    """Distance of 512 tokens to their nearest other token, ``(B, 512)``; -1 beyond the last one."""
-    part = x[:, start : start + 512]
-    distance = 1 - part @ x.mT
-    places = torch.arange(part.shape[1], device=x.device)
+def _nearest(x: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """Distance of BLOCK tokens to their nearest other token and its index, ``(B, BLOCK)`` each."""
+    distance = 1 - x[:, start : start + BLOCK] @ x.mT
+    places = torch.arange(distance.shape[1], device=x.device)
     distance[:, places, start + places] = torch.inf
-    nearest = distance.amin(dim=2).nan_to_num(posinf=0.0)
-    return torch.nn.functional.pad(nearest, (0, 512 - part.shape[1]), value=-1.0)
+    nearest = distance.min(dim=2)
+    return nearest.values.nan_to_num(posinf=0.0), nearest.indices
