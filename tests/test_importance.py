@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sharpv.importance import (
@@ -34,6 +34,7 @@ def slow_dissim(a: list[float], b: list[float]) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.integers(0, 10_000))
+@example((4, 4, 1), 4)  # the third frame's tokens nearly cancel in their mean
 def test_formulas_equal_a_slow_transcription(shape, seed):
     features = clip(shape, seed)
     frames, tokens, _ = shape

@@ -57,9 +57,8 @@ def surroundings(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     step = FRAMES_AT_ONCE.get(features.device.type, FRAMES_ELSEWHERE)
     parts = [_products(features, start, start + step) for start in range(0, len(features), step)]
-    squares, before, mean = (torch.cat(part) for part in zip(*parts, strict=True))
-    # |m|^2 = mean_i <F_i, m>
-    spatial = _from_products(mean, squares, mean.mean(dim=1, keepdim=True).clamp(min=0))
+    squares, before, mean, mean_square = (torch.cat(part) for part in zip(*parts, strict=True))
+    spatial = _from_products(mean, squares, mean_square)
     return spatial, _from_products(before, squares[1:], squares[:-1])
 
 
@@ -77,8 +76,11 @@ def frame_retention(spatial: Tensor, temporal: Tensor) -> Tensor:
     return change.square().mean(dim=1).sqrt() / DISSIMILARITY_MAX
 
 
-def _products(features: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For the frames from start to stop: <F_t, F_t>, <F_t, F_{t-1}> and <F_t, mean F_t>, each ``(frames, N)``."""
+def _products(features: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For the frames from start to stop, with m their means: <F_t, F_t>, <F_t, F_{t-1}>, <F_t, m>, <m, m>.
+
+    Each is ``(frames, N)``, the last ``(frames, 1)``: taken from m itself, since tokens may nearly cancel in it.
+    """
     first = max(start - 1, 0)
     frames = features[first:stop].float()
     places = frames.transpose(0, 1)
@@ -86,7 +88,8 @@ def _products(features: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, 
     frames = frames[start - first :]
     mean = frames.new_full((1, frames.shape[1]), 1 / frames.shape[1]) @ frames
     squares = gram.diagonal(dim1=1, dim2=2).T[start - first :]
-    return squares, gram.diagonal(offset=1, dim1=1, dim2=2).T, (frames @ mean.mT).squeeze(-1)
+    before = gram.diagonal(offset=1, dim1=1, dim2=2).T
+    return squares, before, (frames @ mean.mT).squeeze(-1), (mean @ mean.mT).squeeze(-1)
 
 
 def _from_products(dot: Tensor, a: Tensor, b: Tensor) -> Tensor:
