@@ -29,6 +29,10 @@ class Scores:
     tokens: Tensor
     demand: Tensor | None
 
+    def of(self, present: Present | None) -> Tensor:
+        """The tokens' scores, ``(T, N)``, -inf where no token is."""
+        return self.tokens if present is None else self.tokens.masked_fill(~present.mask, -torch.inf)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -70,7 +74,7 @@ class Method(ABC):
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         """Selection without checks: the best tokens of each frame or of the video, in their original order."""
         scores = self.score(features)
-        tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        tokens = scores.of(present)
         if scores.demand is None:
             return Selection(budget.best(tokens, present), scores)
         counts = budget.counts(scores.demand, features.shape[1], present)

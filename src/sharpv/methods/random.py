@@ -46,7 +46,7 @@ class Random(Method):
         if self.counts_of is None:
             return super().choose(features, budget, present)
         other, scores = self.counts_of.choose(features, budget, present), self.score(features)
-        tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        tokens = scores.of(present)
         return Selection(keep_top(tokens, other.keep.sum(dim=1)), replace(other.scores, tokens=scores.tokens))
 
     def require_budget(self, budget: Budget) -> None:

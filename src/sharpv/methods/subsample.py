@@ -37,6 +37,5 @@ class Subsample(Method):
         times = torch.arange(wanted, device=features.device)
         chosen = torch.zeros(frames, 1, device=features.device)
         chosen[(2 * times + 1) * frames // (2 * wanted)] = 1
-        worth = chosen.expand(frames, size)
-        worth = worth if present is None else worth.masked_fill(~present.mask, -torch.inf)
-        return Selection(budget.best(worth, present), Scores(chosen.expand(frames, size), None))
+        scores = Scores(chosen.expand(frames, size), None)
+        return Selection(budget.best(scores.of(present), present), scores)

@@ -63,7 +63,7 @@ class VidCom2(Method):
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         scores = self.score(features)
         frames, size = scores.tokens.shape
-        tokens = scores.tokens if present is None else scores.tokens.masked_fill(~present.mask, -torch.inf)
+        tokens = scores.of(present)
         assert budget.retention is not None and scores.demand is not None
         # 4. sigma_t = min(1, R (1 + p_t - 1 / T)), n_t = sigma_t f rounded, at least one
         asked = (budget.retention * (1 + scores.demand - 1 / frames)).clamp(max=1)
