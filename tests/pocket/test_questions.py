@@ -125,8 +125,10 @@ def test_hints_judge_each_option() -> None:
     for _, questions in asked(8, 40):
         for question, tokens in zip(questions, tokenise(questions), strict=True):
             options = [line[4:] for line in question.prompt.splitlines() if line[:4].strip() in LETTERS]
-            verdicts = tokens.verdicts() if question.form == "choice" else []
-            assert [words[tokens.prompt[end]] for end, _ in verdicts] == [option.split()[-1] for option in options]
-            assert [said for _, said in verdicts].count("yes") == (question.form == "choice")
-            if verdicts:
-                assert verdicts[LETTERS.index(question.answer)][1] == "yes"
+            verdicts = [(words[tokens.prompt[end]], words[said]) for end, said in tokens.verdicts]
+            if question.form != "choice":
+                assert not verdicts
+                continue
+            assert [word for word, _ in verdicts] == [option.split()[-1] for option in options]
+            assert [said for _, said in verdicts].count("yes") == 1
+            assert verdicts[LETTERS.index(question.answer)][1] == "yes"

@@ -8,6 +8,7 @@ prompt per question, at a fraction of the cost. How a prompt is worded around th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .questions import LETTERS, Question
+from .questions import Question
 from .tokens import ANSWER, BOS, EOS, build_tokenizer, vocabulary
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 _NO_BLOCK = -1
-_CLOSING = len(["only", "give", "the", "best", "option", ".", "<ans>"])
-"""Tokens of a multiple choice after its last option."""
+_OPTION = re.compile(r"^(\([A-E]\)) .+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,11 @@ class TokenisedQuestion:
     form: str
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    verdicts: tuple[tuple[int, int], ...] = ()
+    """Of a multiple choice: the last token of each option, and the id of "yes" if it is the true one, else of "no"."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer) - 1
-
-    def verdicts(self) -> list[tuple[int, str]]:
-        """Of a multiple choice: where each option ends, and "yes" if it is the true one, else "no"."""
-        if self.form != "choice":
-            return []
-        letters = _letter_ids()
-        starts = [index for index, token in enumerate(self.prompt) if token in letters]
-        ends = [*(start - 1 for start in starts[1:]), len(self.prompt) - _CLOSING - 1]
-        said = ["yes" if self.prompt[start] == self.answer[0] else "no" for start in starts]
-        return list(zip(ends, said, strict=True))
-
-
-@cache
-def _letter_ids() -> frozenset[int]:
-    return frozenset(vocabulary().index(letter) for letter in LETTERS)
 
 
 def tokenise(questions: Sequence[Question], phrasing: Phrasing | None = None) -> list[TokenisedQuestion]:
@@ -84,9 +71,22 @@ def tokenise(questions: Sequence[Question], phrasing: Phrasing | None = None) ->
     prompts = phrasing.encode([phrasing.question.format(question.prompt) for question in questions])
     answers = phrasing.encode([phrasing.answer.format(question.answer) for question in questions])
     return [
-        TokenisedQuestion(question.family, question.form, tuple(prompt), tuple(answer))
+        TokenisedQuestion(question.family, question.form, tuple(prompt), tuple(answer), _verdicts(question, phrasing))
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
     ]
+
+
+def _verdicts(question: Question, phrasing: Phrasing) -> tuple[tuple[int, int], ...]:
+    if question.form != "choice":
+        return ()
+    before = phrasing.question.split("{}")[0]
+    options = list(_OPTION.finditer(question.prompt))
+    # no token reaches over the end of a line
+    upto = phrasing.encode([before + question.prompt[: option.end()] for option in options])
+    (yes, *_), (no, *_) = phrasing.encode(["yes", "no"])
+    return tuple(
+        (len(ids) - 1, yes if option[1] == question.answer else no) for ids, option in zip(upto, options, strict=True)
+    )
 
 
 @dataclass
@@ -136,8 +136,8 @@ def pack(
             packed.offset[row, start:stop] = torch.arange(len(question))
             packed.target[row, answer_start:stop] = torch.tensor(question.answer)
             packed.weight[row, answer_start:stop] = weigh(question)
-            for end, said in question.verdicts() if hints else ():
-                packed.target[row, start + end] = vocabulary().index(said)
+            for end, said in question.verdicts if hints else ():
+                packed.target[row, start + end] = said
                 packed.weight[row, start + end] = 1.0
             start = stop
     return packed

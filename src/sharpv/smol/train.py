@@ -45,17 +45,17 @@ RIDGE_FRAMES = 320
 class Settings(PocketSettings):
     """Everything that a training run depends on; what is not here is pocket's."""
 
-    text_steps: int = 3000
-    text_batch: int = 4
+    text_steps: int = 1400
+    text_batch: int = 2
     text_rate: float = 1e-3
-    fresh_per_step: float = 1.0
+    fresh_per_step: float = 1.5
     slots: tuple[tuple[int, int], ...] = ((8, 60), (4, 8), (12, 6), (16, 6), (32, 4))
     object_phase: float = 0.35
     random_phase: float = 0.7
-    text_budget: int = 150
+    text_budget: int = 220
     max_kept: int = 220
     max_full: int = 400
-    decay_from: float = 0.4
+    decay_from: float = 0.45
     monitor_videos: int = 40
     reply_every: int = 8
     """Every so many steps a batch of text-only replies is learned too."""
