@@ -107,7 +107,7 @@ def page(right: dict, reports: dict, what: str) -> tuple[str, dict]:
     layers = first[0].layers
     lines += ["| tokens | " + " | ".join(f"layer {i}" for i in range(layers)) + " |", "| --- |" + " --- |" * layers]
     for name in STAGE1:
-        curve = np.mean([np.array(report.similarity)[:, 0] for report in reports[name, MEMORY[1]]], axis=0)
+        curve = np.mean([np.array(report.measured)[:, 0] for report in reports[name, MEMORY[1]]], axis=0)
         facts["curve"][name] = curve.tolist()
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in curve) + " |")
     lines += [

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 import sharpv
 import tiny
-from sharpv.memory import CACHE
+from sharpv.cache import CACHE
 from sharpv.prompt import PrunedPrompt
 
 

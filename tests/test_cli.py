@@ -55,7 +55,7 @@ def test_ask_a_local_checkpoint(clip, checkpoint):
     limited = run("ask", clip, "What moves?", *options, "--fps", 2, "--max-tokens", 6, "--memory", 0.9)
     facts = json.loads(limited.stdout)
     assert facts["clip"]["frames"] == 4 and facts["report"]["visual_tokens"]["kept"] <= 6
-    assert len(facts["report"]["memory"]["similarity"]) == 4
+    assert len(facts["report"]["memory"]["measured"]) == 4
 
 
 @pytest.mark.parametrize("family", [name for name in checkpoints.PROCESSORS if name != "pllava"])

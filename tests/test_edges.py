@@ -215,7 +215,7 @@ def test_samples_without_a_video_have_no_similarity(model, family):
     with sharpv.apply(model, memory=tiny.HIGH_M) as handle:
         model.generate(**inputs_of(family, [PROMPTS[0], [10, 11]]), max_new_tokens=2)
     facts = json.loads(handle.report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert all(row[1] is None for row in facts["memory"]["similarity"] if row)
+    assert all(row[1] is None for row in facts["memory"]["measured"] if row)
     assert not any(row[1] for row in facts["memory"]["forgotten"] if row) and " -" in handle.report.text()
 
 
@@ -228,7 +228,7 @@ def test_layers_with_a_sliding_window_are_left_alone(monkeypatch):
     dense = model.generate(**inputs, max_new_tokens=3, **GREEDY)
     with sharpv.apply(model, memory=1.0) as handle:
         model.generate(**inputs, max_new_tokens=3)
-    assert [len(row) for row in handle.report.similarity] == [0, 1, 0, 1]
+    assert [len(row) for row in handle.report.measured] == [0, 1, 0, 1]
     assert handle.report.forgotten[3] == [True]
     assert handle.report.dense_kv_bytes == sum(
         t.numel() * 4 for layer in cache_of(dense).layers for t in (layer.keys, layer.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -13,8 +14,9 @@ import sharpv
 import tiny
 from conftest import build
 from reference import cache_of, on, pruned_prompt, reference_logits, stock
-from sharpv.criteria import Cosine, LayerView, get_criterion
-from sharpv.memory import ForgettingLayer, kv_bytes, trace_of
+from sharpv.cache import CACHE, ForgettingLayer, kv_bytes
+from sharpv.criteria import Contribution, Cosine, Criterion, LayerView, get_criterion
+from sharpv.memory import trace_of
 from tiny import Clip
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2, frames=4), 15]]
@@ -22,7 +24,7 @@ NEW = 5
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Criterion):
     """Forgets in the layers and samples that a test names."""
 
     flags: tuple[tuple[bool, ...], ...]
@@ -95,15 +97,97 @@ def test_the_curve_is_the_mean_cosine_to_the_first_layer(model, family):
     for hook in hooks:
         hook.remove()
     visual = pruned_prompt(cache_of(out)).visual[0]
-    for index, row in enumerate(report.similarity):
+    for index, row in enumerate(report.measured):
         if not row:
             assert hasattr(model.get_decoder().layers[index], "linear_attn")
             continue
         (value,) = row
         cosine = torch.cosine_similarity(seen[index][0, visual], seen[0][0, visual], dim=-1)
         assert value == pytest.approx(cosine.mean().item(), abs=1e-5)
-    assert report.similarity[0] in ([], [pytest.approx(1.0, abs=1e-5)])
-    assert report.forgotten == [[value < 0.2 for value in row] for row in report.similarity]
+    assert report.measured[0] in ([], [pytest.approx(1.0, abs=1e-5)])
+    assert report.forgotten == [[value < 0.2 for value in row] for row in report.measured]
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS], ids=["one", "padded batch"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_contribution_equals_whole_attention_without_the_visual_keys(family, attention, prompts, rows):
+    model, inputs = build(family, attention), tiny.FAMILIES[family].inputs(prompts)
+    calls: list[tuple[dict, Tensor]] = []
+    layers = [layer for layer in model.get_decoder().layers if hasattr(layer, "self_attn")]
+    hooks = [
+        layer.self_attn.register_forward_hook(
+            lambda _, args, kwargs, out: calls.append((kwargs, out[0])), with_kwargs=True
+        )
+        for layer in layers
+    ]
+    hidden: list[Tensor] = []
+    hooks += [
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: hidden.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        )
+        for layer in layers
+    ]
+    with sharpv.apply(model, memory=Contribution(threshold=1e-9, rows=rows)) as handle:
+        out = model(**inputs, use_cache=True)
+    for hook in hooks:
+        hook.remove()
+    prompt = pruned_prompt(cache_of(out))
+    length = prompt.visual.shape[1]
+    unseen = prompt.visual | (prompt.inputs["attention_mask"] == 0)
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    allowed = (causal & ~unseen[:, None]) | torch.eye(length, dtype=torch.bool)
+    mask = allowed[:, None] if attention != "eager" else torch.where(allowed, 0.0, torch.finfo().min)[:, None]
+    measured = [row for row in handle.report.measured if row]
+    calls = [call for call in calls if call[0]["hidden_states"].shape[1] == length]
+    assert len(measured) == len(layers) == len(calls) and not any(map(any, handle.report.forgotten))
+    for layer, (kwargs, attended), entering, row in zip(layers, calls, hidden, measured):
+        blind = layer.self_attn(**{**kwargs, CACHE: None, "attention_mask": mask})[0]
+        expected = (attended - blind)[:, -rows:].norm(dim=-1) / entering[:, -rows:].norm(dim=-1)
+        torch.testing.assert_close(torch.tensor(row), expected.mean(dim=1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("criterion", [Contribution(relative=0.5), Contribution(kv_budget=0.5)])
+def test_contributions_are_judged_together(model, family, criterion):
+    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
+    _, together, report = generate(model, inputs, criterion)
+    measured = torch.tensor([row for row in report.measured if row])
+    assert [row for row in report.forgotten if row] == criterion.forget(measured).tolist()
+    for row, prompt in enumerate(PROMPTS):
+        _, alone, _ = generate(model, tiny.FAMILIES[family].inputs([prompt]), criterion)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+    # decoding is that of the layers and samples that were named
+    flags = iter(report.forgotten)
+    named = Chosen(tuple(tuple(row) if row else (False, False) for row in flags))
+    _, logits, same = generate(model, inputs, named)
+    assert torch.equal(logits, together) and same.kv_bytes == report.kv_bytes
+
+
+def test_contribution_s_rules_by_hand():
+    measured = torch.tensor([[0.4, 0.1], [0.1, float("nan")], [0.3, 0.2], [0.4, 0.05]])
+    low = [[False, True], [True, False], [False, False], [False, True]]
+    assert Contribution(threshold=0.15).forget(measured).tolist() == low
+    relative = [[False, False], [True, False], [False, False], [False, False]]
+    assert Contribution(relative=0.5).forget(measured).tolist() == relative
+    half = Contribution(kv_budget=0.5).forget(measured[:, :1])
+    assert half[:, 0].tolist() == [False, True, True, False]
+    least = Contribution(kv_budget=0.01).forget(measured[:, :1])
+    assert least[:, 0].tolist() == [False, True, True, True]  # one layer stays; a tie goes to the lower
+    assert not Contribution(threshold=0.1).together and Contribution(relative=0.1).together
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({}, "exactly one of threshold, relative, kv_budget, above 0; got {}"),
+        ({"threshold": 0.1, "relative": 0.2}, "exactly one of threshold, relative, kv_budget"),
+        ({"kv_budget": 1.5}, "kv_budget must lie in (0, 1], got 1.5"),
+        ({"threshold": -0.1}, "threshold must lie in (0, inf), got -0.1"),
+        ({"threshold": 0.1, "rows": 0}, "rows must be at least 1, got 0"),
+    ],
+)
+def test_contribution_refuses(wrong, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Contribution(**wrong)
 
 
 def test_bytes_are_really_freed(model, family):

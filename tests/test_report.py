@@ -29,8 +29,10 @@ def report(videos: list[PrunedVideo], flags: list[list[bool]] | None = None) -> 
         rows = dict(enumerate(flags))
         memory = MemoryTrace(
             torch.ones(1, 1, dtype=torch.bool),
+            torch.ones(1, 1, dtype=torch.bool),
             {layer: torch.full((len(row),), 0.25) for layer, row in rows.items()},
             {layer: torch.tensor(row) for layer, row in rows.items()},
+            "similarity to the input",
         )
     return Report("SharpV()", videos, 4, memory, 27_000_000, 365_000_000)
 
@@ -93,7 +95,7 @@ def test_data(model, family):
     assert facts["visual_tokens"]["total"] == sum(tokens(Clip(seed)) for seed in (1, 2, 3))
     assert [entry["sample"] for entry in facts["videos"]] == [0, 0, 1]
     assert facts["visual_tokens"]["kept"] == sum(sum(entry["kept_per_frame"]) for entry in facts["videos"])
-    curve = facts["memory"]["similarity"]
+    curve = facts["memory"]["measured"]
     assert len(curve) == tiny.LAYERS and {len(row) for row in curve if row} == {2}
     assert facts["method"] == "SharpV(weight=1.0, mode='adaptive', threshold=1.6)"
 

@@ -10,7 +10,7 @@ An implementation of SharpV (https://arxiv.org/abs/2511.08003) for Hugging Face 
 
 from .apply import apply, trim
 from .budget import Budget
-from .criteria import Cosine
+from .criteria import Contribution, Cosine
 from .handle import Handle
 from .methods import Random, SharpV, Uniform, list_methods
 from .models import list_models
@@ -19,6 +19,7 @@ from .report import Report
 __version__ = "0.1.0"
 __all__ = [
     "Budget",
+    "Contribution",
     "Cosine",
     "Handle",
     "Random",

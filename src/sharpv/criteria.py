@@ -1,13 +1,14 @@
 """What decides, layer by layer, whether the visual keys and values are still needed after prefill.
 
-Source of the one rule here: SharpV, https://arxiv.org/abs/2511.08003, stage 2. A criterion is apart from the cache that
-forgets (:mod:`sharpv.memory`), so that another rule needs no other cache.
+The paper's rule asks how far the visual tokens have come from their own input (SharpV, https://arxiv.org/abs/2511.08003,
+stage 2). The other one here asks what they still add to the token that the answer starts from. A criterion is apart
+from the cache that forgets (:mod:`sharpv.memory`), so that another rule needs no other cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,32 +23,48 @@ class LayerView:
         hidden: ``(B, N, D)`` the layer's input over the prompt.
         reference: ``(B, N, D)`` the first layer's input.
         visual: ``(B, N)`` bool, the surviving visual tokens.
+        valid: ``(B, N)`` bool, False at padding, which is on the left.
         keys, values: ``(B, heads, N, head_dim)`` as the cache holds them.
+        attended: ``(B, N, D)`` what the layer's attention added to the residual stream.
+        attend: ``attend(visible, rows)`` is what the last ``rows`` tokens would have got, ``(B, rows, D)``, had they
+            seen only themselves and the columns ``visible`` ``(B, N)`` bool. It runs the layer's own attention on so
+            many queries against the stored keys.
     """
 
     index: int
     hidden: Tensor
     reference: Tensor
     visual: Tensor
+    valid: Tensor
     keys: Tensor
     values: Tensor
+    attended: Tensor
+    attend: Callable[[Tensor, int], Tensor]
 
 
-@runtime_checkable
-class Criterion(Protocol):
-    """What decides whether a layer forgets: ``measure`` gives one number per sample, ``forget`` judges it."""
+class Criterion:
+    """What decides whether a layer forgets: :meth:`measure` gives one number per sample, :meth:`forget` judges it.
+
+    Attributes:
+        quantity: what is measured, in words, for the report.
+        together: False: each layer is judged as soon as it is measured, so that its memory is free before the next
+            layer's is taken. True: all are judged after the last, when they can be compared with each other.
+    """
+
+    quantity: str = "measured"
+    together: bool = False
 
     def measure(self, layer: LayerView) -> Tensor:
         """One float per sample, ``(B,)``; NaN where a sample has no visual token."""
-        ...
+        raise NotImplementedError
 
     def forget(self, measured: Tensor) -> Tensor:
-        """Whether the layer forgets the sample's visual entries, ``(B,)`` bool."""
-        ...
+        """Whether a layer forgets the sample's visual entries, bool: ``(B,)``, or ``(layers, B)`` if ``together``."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Criterion):
     """The paper's rule: Discard(l) if cos(V_l, V) < M.
 
     A low cosine is not the same as unused: on the embedded model the two layers of the lowest cosine are among those
@@ -59,6 +76,7 @@ class Cosine:
     """
 
     threshold: float = 0.2
+    quantity = "similarity to the input"
 
     def __post_init__(self) -> None:
         if not -1.0 <= self.threshold <= 1.0:
@@ -72,9 +90,72 @@ class Cosine:
         return measured < self.threshold
 
 
+@dataclass(frozen=True)
+class Contribution(Criterion):
+    """A layer forgets the video if its visual keys and values add little to the last token of the prompt.
+
+    ::
+
+        contribution(l) = || a_l - a_l without the visual keys || / || x_l ||
+
+    with x_l the last prompt token's residual stream entering layer l and a_l what attention adds to it. One query a
+    layer against the stored keys: O(n d), no attention matrix, whatever kernel computes the rest. Not the paper's.
+    Exactly one of the first three:
+
+    Args:
+        threshold: forgets below this contribution, at once, layer by layer.
+        relative: forgets below this share of the sample's largest contribution.
+        kv_budget: keeps the layers of largest contribution, so many that this share of the visual entries stays (at
+            least one layer), exactly as many in every sample.
+        rows: how many of the last prompt tokens are asked; their contributions are averaged.
+
+    Raises:
+        ValueError: none or several of the three, or one out of range.
+
+    >>> sharpv.apply(model, memory=sharpv.Contribution(kv_budget=0.25))
+    """
+
+    threshold: float | None = None
+    relative: float | None = None
+    kv_budget: float | None = None
+    rows: int = 1
+    quantity = "contribution to the last prompt token"
+
+    def __post_init__(self) -> None:
+        given = {name: value for name in ("threshold", "relative", "kv_budget") if (value := getattr(self, name))}
+        if len(given) != 1:
+            raise ValueError(f"Contribution takes exactly one of threshold, relative, kv_budget, above 0; got {given}")
+        ((name, value),) = given.items()
+        if value < 0 or (name != "threshold" and value > 1):
+            raise ValueError(f"{name} must lie in {'(0, inf)' if name == 'threshold' else '(0, 1]'}, got {value}")
+        if self.rows < 1:
+            raise ValueError(f"rows must be at least 1, got {self.rows}")
+
+    @property
+    def together(self) -> bool:  # type: ignore[override]  # depends on which of the three was given
+        return self.threshold is None
+
+    def measure(self, layer: LayerView) -> Tensor:
+        rows = min(self.rows, layer.hidden.shape[1])
+        blind = layer.attend(layer.valid & ~layer.visual, rows)
+        added = (layer.attended[:, -rows:].float() - blind.float()).norm(dim=-1)
+        share = added / layer.hidden[:, -rows:].float().norm(dim=-1)
+        return share.mean(dim=1).where(layer.visual.any(dim=1), torch.nan)
+
+    def forget(self, measured: Tensor) -> Tensor:
+        if self.threshold is not None:
+            return measured < self.threshold
+        if self.relative is not None:
+            return measured < self.relative * measured.amax(dim=0)
+        assert self.kv_budget is not None
+        kept = max(int(self.kv_budget * len(measured) + 1e-9), 1)
+        rank = measured.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
+        return (rank >= kept) & ~measured.isnan()
+
+
 def get_criterion(memory: float | Criterion | None) -> Criterion | None:
     """The criterion behind the ``memory=`` argument: a number is the paper's M, None switches the stage off."""
-    if memory is None or (not isinstance(memory, type) and isinstance(memory, Criterion)):
+    if memory is None or isinstance(memory, Criterion):
         return memory
     if isinstance(memory, bool) or not isinstance(memory, (int, float)):
         raise TypeError(f"memory must be a number, a criterion or None, got {memory!r}")

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from .cache import CACHE, new_cache, take_cache
 from .conversation import later_turn, next_pass, prompt_on, refuse_lost_entries, refuse_new_video, release, remember
 from .covers import Cover, FullPromptStreamer, with_full_prompt
-from .memory import CACHE, MemoryStage, enable_forgetting, new_cache, take_cache, trace_of
+from .memory import MemoryStage, enable_forgetting, trace_of
 from .models import find_family
 from .modes import generation_option, inferred_mask, refuse_mode
 from .prompt import PrunedPrompt, Settings, prune
@@ -202,7 +203,7 @@ class Handle:
             cache = new_cache(self.model.config)
         refuse_new_video(cache)
         if self.settings.memory is not None:
-            enable_forgetting(cache, self.model.config, prompt.visual)
+            enable_forgetting(cache, self.model.config, prompt.visual, prompt.inputs["attention_mask"].bool())
         remember(cache, prompt)
         return cache
 

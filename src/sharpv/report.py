@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 from transformers import Cache
 
+from .cache import kv_bytes, kv_bytes_of_length
 from .importance import dissimilarity
-from .memory import MemoryTrace, kv_bytes, kv_bytes_of_length
+from .memory import MemoryTrace
 from .prompt import PrunedPrompt, PrunedVideo
 
 EMPTY_SHARE = 0.02
@@ -63,7 +64,7 @@ class Report:
         return self.kept / self.total
 
     @cached_property
-    def similarity(self) -> list[list[float | None]]:
+    def measured(self) -> list[list[float | None]]:
         """What the memory criterion measured, ``[layer][sample]``; None where a sample has no video.
 
         Empty when the stage was off; a layer that cannot forget (a sliding window, a recurrent state) has an empty row.
@@ -135,12 +136,13 @@ class Report:
         for index, video in enumerate(self.videos):
             size = video.layout.tokens_per_frame
             lines.append(f"  video {index}, kept of {size} a frame: {' '.join(map(str, video.kept_per_frame))}")
-        for layer, (row, gone) in enumerate(zip(self.similarity, self.forgotten, strict=True)):
+        quantity = self.memory.quantity if self.memory else ""
+        for layer, (row, gone) in enumerate(zip(self.measured, self.forgotten, strict=True)):
             values = " ".join(
                 "-" if value is None else f"{value:.2f}{'*' if flag else ''}"
                 for value, flag in zip(row, gone, strict=True)
             )
-            lines.append(f"  layer {layer}, similarity to the input (* forgot the video): {values}")
+            lines.append(f"  layer {layer}, {quantity} (* forgot the video): {values}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -164,7 +166,13 @@ class Report:
                 }
                 for video in self.videos
             ],
-            "memory": {"similarity": self.similarity, "forgotten": self.forgotten} if self.memory else None,
+            "memory": {
+                "quantity": self.memory.quantity,
+                "measured": self.measured,
+                "forgotten": self.forgotten,
+            }
+            if self.memory
+            else None,
             "warnings": self.warnings,
         }
 
