@@ -1,0 +1,469 @@
+"""What may a layer forget? Criteria for the second stage side by side, at the same share of visual KV entries.
+
+    python benchmarks/second_stage.py [--model pocket] [--videos 200] [--retention 0.25]
+
+Answers of several tokens only (the first token is read at prefill and cannot change). Each question is scored with its
+true answer fed back, packed behind the video; its tokens after the first do not see what its layers, heads or entries
+have forgotten, which is what decoding from a smaller cache computes (tests/test_memory.py). Contributions are computed
+here from attention weights, independently of sharpv.Contribution, which never sees any. Writes
+docs/results/second_stage_MODEL.{md,json,svg}; finished videos are kept in --folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from sharpv import Contribution, Cosine, SharpV
+from sharpv.budget import Budget
+from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
+from sharpv.pocket.packing import IGNORE, Packed, Phrasing, Prefix, forward, pack, prefix_of, tokenise
+from sharpv.pocket.questions import Question
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
+ROWS = 4
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+RESAMPLES = 2000
+
+
+@dataclass
+class Signals:
+    """What can be known at prefill, and one thing that cannot; L layers, Q questions, V visual tokens, K KV heads."""
+
+    cosine: Tensor
+    """(L, Q), the paper's."""
+    layers: Tensor
+    """(L, Q) contribution to the last prompt token."""
+    several: Tensor
+    """(L, Q) the same, mean over the last ROWS prompt tokens."""
+    heads: Tensor
+    """(L, K, Q) contribution of a KV head's visual entries alone."""
+    entries: Tensor
+    """(L, Q, V) || a_j W_o v_j || / || x ||: what one visual entry adds."""
+    oracle: Tensor
+    """(L, Q) mean KL divergence of the later tokens' distributions when this layer alone has forgotten."""
+
+
+class Bench:
+    """A model whose layers can be made to forget for decoding rows, and watched."""
+
+    def __init__(self, model: Any, phrasing: Phrasing) -> None:
+        self.model, self.phrasing = model, phrasing
+        model.set_attn_implementation("eager")
+        text = model.config.text_config
+        self.heads, self.groups = text.num_attention_heads, text.num_key_value_heads
+        self.layers = list(model.get_decoder().layers)
+        self.hidden: list[Tensor | None] = [None] * len(self.layers)
+        self.seen: list[dict[str, Tensor]] | None = None
+        for index, layer in enumerate(self.layers):
+            layer.register_forward_pre_hook(lambda m, a, k, i=index: self._mask(i, a, k), with_kwargs=True)
+            layer.self_attn.register_forward_hook(
+                lambda m, a, k, o, i=index: self._watch(i, weights=o[1]), with_kwargs=True
+            )
+            layer.self_attn.v_proj.register_forward_hook(lambda m, a, o, i=index: self._watch(i, values=o))
+
+    def _mask(self, index: int, args: Any, kwargs: dict) -> tuple[Any, dict]:
+        allowed = kwargs["attention_mask"]
+        if self.hidden[index] is not None:
+            allowed = allowed & ~self.hidden[index]
+        self._watch(index, hidden=args[0] if args else kwargs["hidden_states"])
+        mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+        return args, {**kwargs, "attention_mask": mask}
+
+    def _watch(self, index: int, **what: Tensor) -> None:
+        if self.seen is not None:
+            self.seen[index].update(what)
+
+    @contextmanager
+    def watching(self) -> Iterator[list[dict[str, Tensor]]]:
+        self.seen = [{} for _ in self.layers]
+        yield self.seen
+        self.seen = None
+
+    @contextmanager
+    def forgetting(self, hidden: list[Tensor | None]) -> Iterator[None]:
+        self.hidden = hidden
+        yield
+        self.hidden = [None] * len(self.layers)
+
+
+@dataclass
+class Video:
+    """One video, its packed questions, and where things are in the sequence of n tokens."""
+
+    bench: Bench
+    prefix: Prefix
+    packed: Packed
+    columns: Tensor
+    """(V,) the visual tokens."""
+    last: Tensor
+    """(Q,) the last prompt token of each question."""
+    later: Tensor
+    """(Q, n) the answer's tokens that decoding feeds back."""
+    asked: Tensor
+    """(Q, n - start) targets after each answer's first."""
+    start: int
+
+    @classmethod
+    def of(cls, bench: Bench, features: Tensor, keep: Tensor, questions: list[Question]) -> Video:
+        packed = pack([tokenise(questions, bench.phrasing)])
+        head = len(bench.phrasing.head)
+        prefix = prefix_of(features.flatten(0, 1)[None], keep.flatten()[None], head=head)
+        kept = prefix.valid.shape[1]
+        start = head + kept + 1
+        block, target = packed.block[0], packed.target[0]
+        own = block == torch.arange(len(questions))[:, None]
+        answers = own & (target != IGNORE)
+        first = answers.int().argmax(dim=1)
+        asked = answers & (torch.arange(len(block)) > first[:, None])
+        later = torch.nn.functional.pad(asked, (start, 0))
+        return cls(bench, prefix, packed, torch.arange(head, head + kept), first + start, later, asked, start)
+
+    def run(self) -> Tensor:
+        hidden, _ = forward(self.bench.model, self.prefix, self.packed, phrasing=self.bench.phrasing)
+        logits = self.bench.model.lm_head(hidden)[0]
+        logits[:, self.bench.model.generation_config.suppress_tokens or []] = -torch.inf
+        return logits.log_softmax(-1)
+
+    def masks(self, gone: Tensor) -> list[Tensor | None]:
+        """(L, K, Q, V) bool, what each question's later tokens do not see -> a mask per layer."""
+        n = self.later.shape[1]
+        made: list[Tensor | None] = []
+        for layer in gone:
+            mask = torch.zeros(len(layer), n, n, dtype=torch.bool)
+            for question, rows in enumerate(self.later):
+                hidden = torch.zeros(len(layer), n, dtype=torch.bool)
+                hidden[:, self.columns] = layer[:, question]
+                mask[:, rows] = hidden[:, None]
+            made.append(mask.repeat_interleave(self.bench.heads // len(layer), dim=0)[None] if layer.any() else None)
+        return made
+
+    def score(self, gone: Tensor, logits: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(right (Q,), loss of each answer's later tokens (Q,)) after forgetting ``gone``."""
+        if logits is None:
+            with self.bench.forgetting(self.masks(gone)):
+                logits = self.run()
+        target = self.packed.target[0]
+        own = self.packed.block[0] == torch.arange(len(self.last))[:, None]
+        answers = own & (target != IGNORE)
+        wrong = (logits.argmax(-1) != target) & answers
+        each = -logits.gather(1, target.clamp(min=0)[:, None])[:, 0]
+        return (~wrong.any(dim=1)).numpy(), (each * self.asked).sum(1).div(self.asked.sum(1)).numpy()
+
+    def signals(self) -> tuple[Signals, Tensor]:
+        with self.bench.watching() as seen:
+            logits = self.run()
+        parts: dict[str, list[Tensor]] = {"cosine": [], "layers": [], "several": [], "heads": [], "entries": []}
+        for layer, facts in zip(self.bench.layers, seen, strict=True):
+            hidden, reference = facts["hidden"][0], seen[0]["hidden"][0]
+            cosine = torch.cosine_similarity(hidden[self.columns], reference[self.columns], dim=-1).mean()
+            parts["cosine"].append(cosine.expand(len(self.last)))
+            rows = torch.stack([self.last - back for back in range(ROWS)])
+            several = torch.stack(
+                [self._contribution(layer, facts, row).norm(dim=-1) / hidden[row].norm(dim=-1) for row in rows]
+            )
+            parts["layers"].append(several[0])
+            parts["several"].append(several.mean(0))
+            size = hidden[self.last].norm(dim=-1)
+            by_head = self._contribution(layer, facts, self.last, whole=False)  # (Q, H, D)
+            grouped = by_head.unflatten(1, (self.bench.groups, -1)).sum(2).norm(dim=-1)
+            parts["heads"].append((grouped / size[:, None]).T)
+            parts["entries"].append(self._entries(layer, facts) / size[:, None])
+        oracle = torch.stack([self._harm(logits, index) for index in range(len(self.bench.layers))])
+        return Signals(**{name: torch.stack(part) for name, part in parts.items()}, oracle=oracle), logits
+
+    def _parts(self, layer: nn.Module, facts: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention weights (Q, H, n), values (H, n, hd), the output map as (H, hd, D)."""
+        weights = facts["weights"][0][:, rows].transpose(0, 1)
+        values = facts["values"][0].unflatten(-1, (self.bench.groups, -1)).transpose(0, 1)
+        values = values.repeat_interleave(self.bench.heads // self.bench.groups, dim=0)
+        out = layer.self_attn.o_proj.weight.T.unflatten(0, (self.bench.heads, -1))
+        return weights, values, out
+
+    def _contribution(self, layer: nn.Module, facts: dict, rows: Tensor, whole: bool = True) -> Tensor:
+        """Attention output minus the same without the visual keys: (Q, D), or per head (Q, H, D)."""
+        weights, values, out = self._parts(layer, facts, rows)
+        text = weights.clone()
+        text[..., self.columns] = 0
+        text /= text.sum(-1, keepdim=True).clamp(min=1e-20)
+        by_head = torch.einsum("qhn,hnd,hdo->qho", weights - text, values, out)
+        return by_head.sum(1) if whole else by_head
+
+    def _entries(self, layer: nn.Module, facts: dict) -> Tensor:
+        weights, values, out = self._parts(layer, facts, self.last)
+        moved = torch.einsum("hvd,hdo->vho", values[:, self.columns], out)  # (V, H, D)
+        return torch.einsum("qhv,vho->qvo", weights[..., self.columns], moved).norm(dim=-1)
+
+    def _harm(self, logits: Tensor, index: int) -> Tensor:
+        gone = torch.zeros(len(self.bench.layers), 1, len(self.last), len(self.columns), dtype=torch.bool)
+        gone[index] = True
+        with self.bench.forgetting(self.masks(gone)):
+            other = self.run()
+        kl = torch.nn.functional.kl_div(
+            other.clamp(min=-1e4), logits.clamp(min=-1e4), reduction="none", log_target=True
+        )
+        return (kl.sum(-1) * self.asked).sum(1) / self.asked.sum(1)
+
+
+Rule = Callable[[Signals], Tensor]
+"""From the signals to what is gone, (L, K or 1, Q, V or 1) bool."""
+
+
+def lowest(values: Tensor, share: float) -> Tensor:
+    """All but the largest ``share`` along the first dimension (at least one stays); ties to the lower index."""
+    kept = max(round(share * len(values)), 1)
+    return values.argsort(dim=0, descending=True, stable=True).argsort(dim=0) >= kept
+
+
+def by_layer(flags: Tensor) -> Tensor:
+    return flags[:, None, :, None]
+
+
+def rules(layers: int) -> dict[str, dict[str, Rule]]:
+    """Curves: for each criterion, settings from mild to severe."""
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(layers, generator=generator)
+
+    def ranked(of: Callable[[Signals], Tensor]) -> dict[str, Rule]:
+        counts = sorted({max(round(share * layers), 1) for share in SHARES})
+        return {
+            f"{kept} of {layers} layers": lambda s, kept=kept: by_layer(lowest(of(s), kept / layers)) for kept in counts
+        }
+
+    def heads(share: float) -> Rule:
+        return lambda s: lowest(s.heads.flatten(0, 1), share).unflatten(0, s.heads.shape[:2])[..., None]
+
+    def entries(share: float) -> Rule:
+        def rule(s: Signals) -> Tensor:
+            flat = s.entries.transpose(1, 2).flatten(0, 1)  # (L * V, Q)
+            return lowest(flat, share).unflatten(0, (layers, -1)).transpose(1, 2)[:, None]
+
+        return rule
+
+    def within(share: float) -> Rule:
+        return lambda s: lowest(s.entries.permute(2, 0, 1), share).permute(1, 2, 0)[:, None]
+
+    return {
+        "paper: mean cosine below M": {
+            f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
+            for m in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+        },
+        "lowest cosine": ranked(lambda s: s.cosine),
+        "contribution": ranked(lambda s: s.layers),
+        f"contribution to {ROWS} rows": ranked(lambda s: s.several),
+        "contribution, absolute": {
+            f"below {t}": lambda s, t=t: by_layer(Contribution(threshold=t).forget(s.layers))
+            for t in (0.01, 0.02, 0.05, 0.1, 0.2)
+        },
+        "contribution, relative": {
+            f"below {t} of the largest": lambda s, t=t: by_layer(Contribution(relative=t).forget(s.layers))
+            for t in (0.02, 0.05, 0.1, 0.2, 0.5)
+        },
+        "contribution of KV heads": {f"{share:.0%} of the heads": heads(share) for share in SHARES},
+        "contribution of entries": {f"{share:.0%} of the entries": entries(share) for share in (0.05, *SHARES)},
+        "contribution of entries, alike in each layer": {
+            f"{share:.0%} of the entries": within(share) for share in (0.05, *SHARES)
+        },
+        "deepest layers first": ranked(lambda s: -torch.arange(layers)[:, None].expand_as(s.layers).float()),
+        "random layers": ranked(lambda s: chance[:, None].expand_as(s.layers)),
+        "oracle: harm to the answer": ranked(lambda s: s.oracle),
+    }
+
+
+def load(name: str) -> tuple[Any, Phrasing, Callable[[EvaluationSet, int], list[Question]]]:
+    """The model, its phrasing, and the questions of a video whose answers have several tokens."""
+    if name == "smol":
+        from sharpv import smol
+        from sharpv.smol.language import phrasing
+        from sharpv.smol.sentences import in_a_sentence
+
+        words, model = phrasing(), smol.load()[0]
+        return (
+            model,
+            words,
+            lambda e, i: [q for raw in e.questions[i] if (q := in_a_sentence(raw) or raw) and _several(q, words)],
+        )
+    from sharpv.pocket import load as load_pocket
+    from sharpv.pocket.packing import pocket_phrasing
+
+    words, model = pocket_phrasing(), load_pocket(directory=None if name == "pocket" else name)[0]
+    return model, words, lambda e, i: [q for q in e.questions[i] if _several(q, words)]
+
+
+def _several(question: Question, phrasing: Phrasing) -> bool:
+    (tokens,) = tokenise([question], phrasing)
+    return question.form != "choice" and len(tokens.answer) > 2
+
+
+@torch.no_grad()
+def study(name: str, videos: int, retention: float, folder: Path, console: Console) -> dict[str, Any]:
+    """Run every rule on every video; what was found per video is kept in ``folder``."""
+    model, phrasing, questions_of = load(name)
+    bench = Bench(model, phrasing)
+    evaluation = evaluation_set(videos)
+    curves = rules(len(bench.layers))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for index in track(range(videos), "forgetting", console=console, disable=not console.is_terminal):
+        kept_file = folder / f"{index}.json"
+        if not kept_file.exists():
+            questions = questions_of(evaluation, index)
+            facts: dict[str, Any] = {"groups": [], "rules": {}, "signals": {}}
+            if questions:
+                facts = _one(bench, evaluation, index, questions, retention, curves)
+            kept_file.write_text(json.dumps(facts))
+        found.append(json.loads(kept_file.read_text()))
+    return {"layers": len(bench.layers), "found": [facts for facts in found if facts["groups"]]}
+
+
+def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, retention: float, curves: dict) -> dict:
+    from sharpv.pocket.model import frame_features, pixel_values
+
+    features = frame_features(bench.model, pixel_values(evaluation.video(index)))
+    keep = SharpV().select(features, Budget(retention)).keep
+    video = Video.of(bench, features, keep, questions)
+    signals, logits = video.signals()
+    lengths = [len(tokens.answer) - 1 for tokens in tokenise(questions, bench.phrasing)]
+    none = torch.zeros(len(bench.layers), 1, len(questions), 1, dtype=torch.bool)
+    right, loss = video.score(none, logits)
+    made = {"nothing": (1.0, right, loss)}
+    known: dict[bytes, tuple] = {}  # many rules agree
+    for curve, settings in curves.items():
+        for setting, rule in settings.items():
+            gone = rule(signals).expand(-1, bench.groups, -1, len(video.columns))
+            key = np.packbits(gone.numpy()).tobytes()
+            if key not in known:
+                known[key] = video.score(gone)
+            made[f"{curve}; {setting}"] = (1 - gone.float().mean().item(), *known[key])
+    return {
+        "groups": [LONG if length >= 10 else SHORT for length in lengths],
+        "signals": {
+            "cosine": signals.cosine[:, 0].tolist(),
+            "layers": signals.layers.mean(1).tolist(),
+            "oracle": signals.oracle.mean(1).tolist(),
+        },
+        "rules": {key: [share, r.astype(int).tolist(), np.round(x, 4).tolist()] for key, (share, r, x) in made.items()},
+    }
+
+
+def summarise(found: list[dict]) -> list[dict[str, Any]]:
+    """One row per rule: kept share, accuracy and loss by group, differences to nothing with 95 % intervals."""
+    draws = np.random.default_rng(0).multinomial(len(found), np.full(len(found), 1 / len(found)), size=RESAMPLES)
+    draws = np.vstack([np.ones(len(found)), draws])
+    groups = {SHORT, LONG} & {group for facts in found for group in facts["groups"]}
+    counts = {group: draws @ np.array([facts["groups"].count(group) for facts in found]) for group in groups}
+    rows, base = [], {}
+    for key in found[0]["rules"]:
+        row: dict[str, Any] = {"rule": key, "kept": float(np.mean([facts["rules"][key][0] for facts in found]))}
+        for group in sorted(groups):
+            right, loss = (
+                draws
+                @ np.array([np.array(one["rules"][key][i])[np.array(one["groups"]) == group].sum() for one in found])
+                for i in (1, 2)
+            )
+            accuracy = right / counts[group]
+            base.setdefault(group, accuracy)
+            low, high = np.nanpercentile(100 * (accuracy - base[group])[1:], [2.5, 97.5])
+            row[group] = {
+                "accuracy": float(accuracy[0]),
+                "loss": float((loss / counts[group])[0]),
+                "points": [float(100 * (accuracy - base[group])[0]), float(low), float(high)],
+            }
+        rows.append(row)
+    return rows
+
+
+def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: list[dict]) -> str:
+    """The Markdown page."""
+    found, layers = facts["found"], facts["layers"]
+    groups = [group for group in (SHORT, LONG) if group in rows[0]]
+    asked = {group: sum(one["groups"].count(group) for one in found) for group in groups}
+    counts = ", ".join(f"{count} answers of {group}" for group, count in asked.items())
+    lines = [
+        f"# The second stage on {name}: which layers may forget",
+        "",
+        f"{videos} videos of 8 frames, SharpV keeps {100 * retention:.0f} % of the visual tokens before the LLM; "
+        f"{counts}. Exact match with the true answer fed back, in brackets the difference to forgetting nothing in "
+        "points with its paired 95 % interval, then the loss of the tokens after the first. Written by "
+        f"`python benchmarks/second_stage.py --model {name} --videos {videos} --retention {retention}`.",
+        "",
+        "| layer | " + " | ".join(map(str, range(layers))) + " |",
+        "| --- |" + " --- |" * layers,
+    ]
+    titles = {"cosine": "mean cosine to layer 0", "layers": "contribution", "oracle": "harm (KL) when it alone forgets"}
+    for signal, title in titles.items():
+        mean = np.mean([one["signals"][signal] for one in found], axis=0)
+        lines.append(f"| {title} | " + " | ".join(f"{value:.2g}" for value in mean) + " |")
+    lines += [
+        "",
+        "| criterion | setting | visual KV kept | " + " | ".join(groups) + " |",
+        "| --- |" + " --- |" * (2 + len(groups)),
+    ]
+    for row in rows:
+        criterion, _, setting = row["rule"].partition("; ")
+        cells = []
+        for group in groups:
+            mean, low, high = row[group]["points"]
+            difference = "" if row is rows[0] else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
+            cells.append(f"{row[group]['accuracy']:.3f}{difference}, {row[group]['loss']:.3f}")
+        lines.append(f"| {criterion} | {setting} | {100 * row['kept']:.1f} % | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: Path, rows: list[dict], group: str) -> None:
+    """Accuracy against the visual KV that is kept, one line per criterion."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows[1:]:
+        curves.setdefault(row["rule"].partition("; ")[0], []).append((100 * row["kept"], row[group]["accuracy"]))
+    for name, points in curves.items():
+        axes.plot(*np.array(sorted(points)).T, marker="o", markersize=3, label=name)
+    axes.axhline(rows[0][group]["accuracy"], color="grey", linestyle=":")
+    axes.set(xlabel="visual KV entries kept, %", ylabel=f"exact match, answers of {group}")
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main(
+    model: Annotated[str, typer.Option(help="pocket, smol, or the directory of a pocket checkpoint.")] = "pocket",
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 200,
+    retention: Annotated[float, typer.Option(help="Kept share of the first stage.")] = 1.0,
+    folder: Annotated[Path, typer.Option(help="Where finished videos are kept.")] = Path("runs/second_stage"),
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    console, name = Console(), Path(model).name
+    facts = study(model, videos, retention, folder / f"{name}_{retention}", console)
+    rows = summarise(facts["found"])
+    stem = f"second_stage_{name}" + ("" if retention == 1 else f"_{100 * retention:.0f}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = page(name, videos, retention, facts, rows)
+    (RESULTS / f"{stem}.md").write_text(text)
+    (RESULTS / f"{stem}.json").write_text(json.dumps({"layers": facts["layers"], "rows": rows}, indent=1) + "\n")
+    try:
+        plot(RESULTS / f"{stem}.svg", rows, LONG)
+    except ImportError:
+        console.print("no plot: matplotlib is not installed", markup=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
