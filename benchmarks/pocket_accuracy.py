@@ -19,10 +19,9 @@ from rich.console import Console
 from torch import Tensor
 
 from sharpv import Random, SharpV
-from sharpv.comparison import Comparison, Row, keep_masks, load
+from sharpv.comparison import Row, keep_masks, prepare
 from sharpv.importance import spatial_importance
 from sharpv.methods import Scores
-from sharpv.pocket.evaluate import evaluation_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BUDGETS = (None, 0.5, 0.25, 0.12)
@@ -64,12 +63,12 @@ def block(budget: float | None, adaptive: float) -> list[Row]:
 def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
-    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a checkpoint of either.")] = "pocket",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console()
-    comparison = Comparison(load(model), evaluation_set(videos, frames))
+    comparison = prepare(model, videos, frames)
 
     adaptive = round(keep_masks(SharpV(), comparison.features, None)[0].float().mean().item(), 4)
     (dense,) = comparison.run([Row("dense")])

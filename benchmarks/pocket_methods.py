@@ -18,9 +18,8 @@ import typer
 from rich.console import Console
 
 from sharpv import Random, SharpV, Uniform
-from sharpv.comparison import Comparison, Row, load, versus_first
+from sharpv.comparison import Row, prepare, versus_first
 from sharpv.methods import EVS, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
-from sharpv.pocket.evaluate import evaluation_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RETENTIONS = (0.5, 0.25, 0.12, 0.06)
@@ -44,13 +43,13 @@ METHODS: dict[str, Method] = {
 def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
-    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a checkpoint of either.")] = "pocket",
     folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console()
-    comparison = Comparison(load(model), evaluation_set(videos, frames), folder)
+    comparison = prepare(model, videos, frames, folder)
     (dense,) = comparison.run([Row("dense")])
     columns = []
     for retention in RETENTIONS:

@@ -21,10 +21,9 @@ from torch.nn.functional import pad
 
 from sharpv import SharpV
 from sharpv.budget import Budget, Present, keep_top
-from sharpv.comparison import Comparison, Row, load, versus_first
+from sharpv.comparison import Row, prepare, versus_first
 from sharpv.importance import dissimilarity, frame_retention, importance, spatial_importance, temporal_importance
 from sharpv.methods import Scores, Selection
-from sharpv.pocket.evaluate import evaluation_set
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RETENTIONS = (0.5, 0.25, 0.12)
@@ -117,13 +116,13 @@ VARIANTS: dict[str, SharpV] = {
 def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
-    model: Annotated[str, typer.Option(help="'pocket', or another checkpoint of it.")] = "pocket",
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a checkpoint of either.")] = "pocket",
     folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     console = Console()
-    comparison = Comparison(load(model), evaluation_set(videos, frames), folder)
+    comparison = prepare(model, videos, frames, folder)
     columns = []
     for retention in RETENTIONS:
         columns.append(list(comparison.run([Row(label, method, retention) for label, method in VARIANTS.items()])))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from . import pocket
+from . import pocket, smol
 from .budget import Budget
 from .criteria import get_criterion
 from .handle import Handle
@@ -20,9 +20,9 @@ from .models import find_family, list_models
 from .models.layout import FRAMES
 from .video import Clip
 
-POCKET = "pocket"
-"""Name of the embedded model wherever a model is named."""
-SMALL_WORLD = "pocket knows only its own synthetic world: on any other clip its answers mean nothing"
+EMBEDDED = {"pocket": pocket.load, "smol": smol.load}
+"""Names of the embedded models wherever a model is named."""
+SMALL_WORLD = "{} knows only its own small synthetic world: on any other clip its answers mean nothing"
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Answer:
 
 
 def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A model and its processor: ``"pocket"``, a local directory, or a hub id of a supported family.
+    """A model and its processor: ``"pocket"``, ``"smol"``, a local directory, or a hub id of a supported family.
 
     Raises:
         ValueError: a family that is not supported (checked before weights are fetched), a device or dtype that is not
-            there, a checkpoint that cannot be read.
+            there, a checkpoint that cannot be read, packages that ``"smol"`` needs.
     """
     try:
         torch.empty(0, device=device)
@@ -47,8 +47,11 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[P
         raise ValueError(f"device {device!r} is not available") from error
     if dtype not in ("auto", "float32", "float16", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32, float16 or bfloat16, got {dtype!r}")
-    if model == POCKET:
-        return pocket.load(device, None if dtype == "auto" else getattr(torch, dtype))
+    if model in EMBEDDED:
+        try:
+            return EMBEDDED[str(model)](device, None if dtype == "auto" else getattr(torch, dtype))
+        except ImportError as error:
+            raise ValueError(str(error)) from error
     try:
         model_type = AutoConfig.from_pretrained(model).model_type
         if model_type not in list_models():

