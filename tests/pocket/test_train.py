@@ -25,12 +25,11 @@ def trained(out: Path, stops: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
     for stop in stops:
         run = Run(out, SETTINGS, TINY)
         for _ in range(stop):
-            if run.step == run.current.steps:
-                run._next_stage()
-            run._one_step()
+            assert run.step < run.current.steps or run.next_stage()
+            run.one_step()
         run.save()
     run = Run(out, SETTINGS, TINY)
-    assert run.train(monitor_every=100)
+    assert run.train()
     return run.model.state_dict()
 
 

@@ -9,8 +9,6 @@ from ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,9 +26,9 @@ from ..pocket.evaluate import evaluation_set, extract_features, score, summarise
 from ..pocket.labels import NO_COLOUR, SHAPE_NAMES, crowded_frame
 from ..pocket.model import pixel_values
 from ..pocket.questions import Question, ask
+from ..pocket.running import MONITOR_SEED, MONITOR_TEXTURES, TrainingRun
 from ..pocket.stages import Settings as PocketSettings
 from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
-from ..pocket.train import MONITOR_SEED, MONITOR_TEXTURES, Log
 from ..pocket.world import Episode
 from .language import load_tokenizer, phrasing
 from .model import add_lora, build, deltas
@@ -141,92 +139,42 @@ def start_projector(
     return float(1 - (x @ solution - y).square().sum() / (y - y.mean(0)).square().sum())
 
 
-class Run:
-    """One training run and its state on disk."""
+class Run(TrainingRun):
+    """Smol's: projector and LoRA, one stage."""
+
+    log_every, save_every, monitor_every = 10, 50, 250
 
     def __init__(self, out: Path, settings: Settings, device: str = "cpu") -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.out, self.settings, self.step = out, settings, 0
-        self.log = Log(out / "log.jsonl")
+        super().__init__(out, settings)
+        self.reply_every = settings.reply_every
         self.words = load_tokenizer()
         torch.manual_seed(settings.seed)
         self.model = build(pocket.load()[0])
-        if not self.state_path.exists():
+        begun = self.state_path.exists()
+        if not begun:
             self.log.write(ridge_r2=round(start_projector(self.model, self.words, settings), 3))
         add_lora(self.model)
         self.model.to(device)
-        self.stage = SmolStage(self.model, settings)
+        self.current = self.stage = SmolStage(self.model, settings)
         self.replies = Replies(out / "replies.json", self.words)
-        if self.state_path.exists():
-            self._resume()
+        if begun:
+            self.resume()
         else:
             self.log.write(reply_loss_before=round(self.reply_loss(), 4))
 
-    @property
-    def state_path(self) -> Path:
-        """Where the state is kept."""
-        return self.out / "state.pt"
+    def learned(self) -> dict[str, Any]:
+        return {"trained": {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}}
 
-    def _trained(self) -> dict[str, Tensor]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def save(self) -> None:
-        """Write the state atomically."""
-        state = {
-            "settings": self.settings,
-            "step": self.step,
-            "trained": {name: p.detach() for name, p in self._trained().items()},
-            "extra": self.stage.extra.state_dict(),
-            "optimiser": self.stage.optimiser.state_dict(),
-        }
-        fresh = self.state_path.with_suffix(".tmp")
-        torch.save(state, fresh)
-        fresh.replace(self.state_path)
-
-    def _resume(self) -> None:
-        state = torch.load(self.state_path, map_location=self.model.device, weights_only=False)
-        if state["settings"] != self.settings:
-            raise ValueError(f"{self.state_path} was made with {state['settings']}, not {self.settings}")
-        self.step = state["step"]
+    def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["trained"], strict=False)
-        self.stage.extra.load_state_dict(state["extra"])
-        self.stage.optimiser.load_state_dict(state["optimiser"])
 
-    def train(self, log_every: int = 10, save_every: int = 50, monitor_every: int = 250, minutes: float = 0) -> bool:
-        """Train to the end, or for at most ``minutes`` (0: no limit); True if the end was reached."""
-        started, facts = time.perf_counter(), defaultdict(list)
-        while self.step < self.stage.steps:
-            for name, value in self._one_step().items():
-                facts[name].append(value)
-            if self.step % log_every == 0:
-                means = {name: round(float(np.nanmean(values)), 4) for name, values in facts.items()}
-                self.log.write(step=self.step, **means)
-                facts.clear()
-            if self.step % save_every == 0:
-                self.save()
-            if self.step % monitor_every == 0 or self.step == self.stage.steps:
-                self.monitor()
-            if minutes and time.perf_counter() - started > 60 * minutes:
-                self.save()
-                return False
-        return True
-
-    def _one_step(self) -> dict[str, float]:
-        stage = self.stage
-        for group in stage.optimiser.param_groups:
-            group["lr"] = stage.rate(self.step)
-        stage.optimiser.zero_grad(set_to_none=True)
-        loss, facts = stage.loss(self.step)
-        loss.backward()
-        if self.step % self.settings.reply_every == 0:
-            rng = np.random.default_rng([self.settings.seed, 7, self.step])
-            reply = self.replies.loss(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
-            (0.5 * reply).backward()
-            facts["reply_loss"] = float(reply.detach())
-        torch.nn.utils.clip_grad_norm_(stage.parameters, 1.0)
-        stage.optimiser.step()
-        self.step += 1
-        return facts
+    def besides(self) -> dict[str, float]:
+        if self.step % self.reply_every:
+            return {}
+        rng = np.random.default_rng([self.settings.seed, 7, self.step])
+        reply = self.replies.loss(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
+        (0.5 * reply).backward()
+        return {"reply_loss": float(reply.detach())}
 
     @torch.no_grad()
     def reply_loss(self) -> float:
@@ -240,7 +188,6 @@ class Run:
 
     @torch.no_grad()
     def monitor(self) -> None:
-        """Accuracy on a few videos that are in neither the training nor the evaluation set; writes the deltas."""
         evaluation = evaluation_set(self.settings.monitor_videos, 8, MONITOR_SEED, MONITOR_TEXTURES)
         features = extract_features(self.model, evaluation)
         summary = summarise(score(self.model, evaluation, features, batch=4, phrasing=phrasing()))
