@@ -27,7 +27,7 @@ OTHER = "everything else"
 APART = ("pocket", "test_budget.py", "test_importance.py", "test_methods.py", "test_peers.py")
 """Tests that no version of transformers can change."""
 TABLE = "tests/test_modes.py::test_the_table_in_the_docs_is_this_one"
-METHODS = "uniform or random or evs or vidcom2 or dycoke or divprune or subsample"
+METHODS = "uniform or random or evs or vidcom2 or dycoke or divprune or cdpruner or subsample"
 """Rows of the invariants that differ in nothing but the keep mask."""
 
 

@@ -434,7 +434,7 @@ def test_models_that_are_not_supported_are_refused():
         (
             {"method": "fastv"},
             ValueError,
-            "unknown method 'fastv'; known methods: divprune, dycoke",
+            "unknown method 'fastv'; known methods: cdpruner, divprune",
         ),
         ({"method": "uniform"}, ValueError, "method 'uniform' keeps a fixed share: pass retention="),
         ({"retention": 1.5}, ValueError, r"must lie in \(0, 1\], got 1.5"),

@@ -98,7 +98,7 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
         (("--retention", 1.5), "retention is the kept share and must lie in (0, 1], got 1.5"),
         (
             ("--method", "fastv"),
-            "unknown method 'fastv'; known methods: divprune, dycoke",
+            "unknown method 'fastv'; known methods: cdpruner, divprune",
         ),
         (("--method", "uniform"), "method 'uniform' keeps a fixed share: pass retention="),
         (("--memory", "much"), "--memory takes a number or 'off', got 'much'"),

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import sharpv
+import tiny
 from sharpv import Budget, Random, SharpV, Uniform
-from sharpv.methods import EVS, METHODS, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2, get_method
+from sharpv.methods import EVS, METHODS, CDPruner, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2, get_method
+from tiny import Clip
 
 ALL = [
     (SharpV(), None),
@@ -22,11 +24,12 @@ ALL = [
     (DyCoke(), 0.3),
     (DivPrune(), 0.3),
     (DivPrune(scope="video"), 0.3),
+    (CDPruner(), 0.3),
     (FastVID(), 0.3),
     (Subsample(), 0.3),
     (Pool(), 0.3),
 ]
-KNOWN = "divprune, dycoke, evs, fastvid, pool, random, sharpv, subsample, uniform, vidcom2"
+KNOWN = "cdpruner, divprune, dycoke, evs, fastvid, pool, random, sharpv, subsample, uniform, vidcom2"
 EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
 
 
@@ -141,7 +144,10 @@ def test_bad_features_are_refused(method, retention):
         method.select(torch.ones(4, 9, 8, dtype=torch.long), budget)
 
 
-@pytest.mark.parametrize("method", [Uniform(), Random(), EVS(), VidCom2(), DivPrune(), FastVID(), Subsample(), Pool()])
+FIXED = [Uniform(), Random(), EVS(), VidCom2(), DivPrune(), CDPruner(), FastVID(), Subsample(), Pool()]
+
+
+@pytest.mark.parametrize("method", FIXED)
 def test_a_method_that_cannot_decide_needs_a_retention(method):
     with pytest.raises(ValueError, match="keeps a fixed share: pass retention="):
         method.select(features(2, 4, 4))
@@ -161,3 +167,15 @@ def test_registry():
 def test_sharpv_refuses_bad_parameters(options, message):
     with pytest.raises(ValueError, match=message):
         SharpV(**options)
+
+
+def test_each_video_is_pruned_for_its_own_question(model, family, monkeypatch):
+    asked: list[torch.Tensor] = []
+    about = CDPruner.about
+    monkeypatch.setattr(CDPruner, "about", lambda self, question: asked.append(question) or about(self, question))
+    prompts = [[10, 11, Clip(1), 12, 13], [10, Clip(2), 15], [14, 15, Clip(1)]]
+    inputs = tiny.FAMILIES[family].inputs(prompts)
+    trimmed = sharpv.trim(model, inputs, "cdpruner", retention=0.5)
+    assert len(asked) == 3 and trimmed["input_ids"].shape[1] < inputs["input_ids"].shape[1]
+    word = model.get_input_embeddings()(torch.tensor(15))  # what is asked about the second; the first is asked 12, 13
+    assert torch.cosine_similarity(asked[1], word, dim=0) > max(0.3, torch.cosine_similarity(asked[0], word, dim=0))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharpv import Budget
-from sharpv.methods import EVS, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2
 from sharpv.methods.divprune import farthest_first
 
 
@@ -110,6 +110,44 @@ def slow_divprune(x: Tensor, count: int) -> list[int]:
         rest = [j for j in others if j not in chosen]
         chosen.append(max(rest, key=lambda j: min(distance[k][j] for k in chosen)))
     return chosen
+
+
+def slow_cdpruner(x: Tensor, relevance: Tensor, count: int) -> list[int]:
+    """Each time the item whose subset has the largest determinant."""
+    alike = torch.tensor([[cosine(a, b) for b in x] for a in x], dtype=torch.float64).fill_diagonal_(1)
+    kernel = alike * torch.outer(relevance, relevance)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        rest = [i for i in range(len(x)) if i not in chosen]
+        chosen.append(max(rest, key=lambda i: float(kernel[[*chosen, i]][:, [*chosen, i]].det())))
+    return chosen
+
+
+@SEEDS
+@pytest.mark.parametrize("sign", [1.0, -1.0, None])
+def test_cdpruner_is_its_formula(seed, sign):
+    x, question = features(4, 9, 16, seed=seed), features(16, seed=seed + 100)
+    method = CDPruner() if sign is None else CDPruner(sign=sign).about(question)
+    kept = method.select(x, Budget(retention=16 / 36)).keep
+    for frame, mask in zip(x, kept):
+        relevance = torch.ones(9, dtype=torch.float64)
+        if sign is not None:
+            near = torch.tensor([sign * cosine(token, question) for token in frame], dtype=torch.float64)
+            relevance = (near - near.min()) / (near.max() - near.min()) + 1e-6
+        assert set(mask.nonzero().flatten().tolist()) == set(slow_cdpruner(frame, relevance, 4))
+
+
+def test_cdpruner_wants_a_question_of_the_features_width():
+    with pytest.raises(ValueError, match=r"the question must be \(16,\), as the features, got \(8,\)"):
+        CDPruner().about(torch.ones(8)).select(features(2, 4, 16), Budget(retention=0.5))
+
+
+def test_cdpruner_by_hand():
+    # nearest to the question is token 0; token 1 repeats it, so token 2, at a right angle, comes next
+    x = torch.tensor([[[1.0, 0.1], [1.0, 0.1], [0.0, 1.0], [-1.0, 0.2]]])
+    scores = CDPruner(question=torch.tensor([1.0, 0.3])).score(x).tokens
+    assert scores[0].argmax() == 0
+    assert places(CDPruner(question=torch.tensor([1.0, 0.3])).select(x, Budget(retention=0.5)).keep) == {(0, 0), (0, 2)}
 
 
 @SEEDS
@@ -221,6 +259,7 @@ def test_subsample_keeps_whole_frames():
         (lambda: DyCoke(pruned=-0.1), r"pruned must lie in \[0, 1\], got -0.1"),
         (lambda: FastVID(own=2.0), r"own must lie in \[0, 1\], got 2.0"),
         (lambda: FastVID(every=0), "segments and every must be at least 1, got 8 and 0"),
+        (lambda: CDPruner(sign=0.5), "sign must be 1.0 or -1.0, got 0.5"),
         (lambda: DivPrune(scope="clip"), "scope must be 'frame' or 'video', got 'clip'"),
     ],
 )

@@ -127,7 +127,18 @@ def prune(
     rows_made = sum(rows.shape[:-1].numel() for rows in output.pooler_output)
     layouts = family.layouts(model, inputs, rows_made)
     separate(output, layouts)
-    choices = [_choose(settings, layout, rows) for layout, rows in zip(layouts, output.pooler_output, strict=True)]
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    placeholder = ids == getattr(model.config, family.placeholder)
+    methods = [settings.method] * len(layouts)
+    if settings.method.needs_question:
+        # which sample a video belongs to is another host synchronisation
+        samples = _samples(placeholder.sum(1).tolist(), layouts)
+        questions = _questions(model, ids, real, placeholder)
+        methods = [settings.method.about(questions[sample]) for sample in samples]
+    choices = [
+        _choose(method, settings.budget, layout, rows)
+        for method, layout, rows in zip(methods, layouts, output.pooler_output, strict=True)
+    ]
     if settings.method.merges(family.positions):
         output.pooler_output = [
             choice.layout.replaced(rows, choice.merged) if choice.merged is not None else rows
@@ -135,8 +146,6 @@ def prune(
         ]
 
     # 1. which columns of the prompt survive
-    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-    placeholder = ids == getattr(model.config, family.placeholder)
     kept_rows = torch.cat([choice.kept_rows for choice in choices]).to(ids.device)
     patch_rows = torch.cat([choice.patch_rows for choice in choices]).to(ids.device)
     # the n-th placeholder of the batch stands for the n-th row
@@ -213,13 +222,21 @@ class _Choice:
         return first_true(self.layout.spread(self.keep, others=True), kept + self.layout.others)
 
 
-def _choose(settings: Settings, layout: Layout, rows: Tensor) -> _Choice:
+def _questions(model: PreTrainedModel, ids: Tensor, real: Tensor, placeholder: Tensor) -> Tensor:
+    """Mean embedding of each sample's text after its last placeholder, ``(B, D)``; of all its text if there is none."""
+    after = real & ~placeholder & (placeholder.flip(1).cumsum(1).flip(1) == 0)
+    text = torch.where(after.any(1, keepdim=True), after, real & ~placeholder)
+    embedded = model.get_input_embeddings()(ids.where(text, 0))
+    return embedded.masked_fill(~text[..., None], 0.0).sum(1) / text.sum(1, keepdim=True).clamp(min=1)
+
+
+def _choose(method: Method, budget: Budget, layout: Layout, rows: Tensor) -> _Choice:
     features = layout.split(rows)
     if not layout.frames:  # still images
         nothing = torch.ones(0, 0, dtype=torch.bool, device=rows.device)
         return _Choice(layout, features, nothing, nothing.all())
-    settings.method.check(features, settings.budget)
-    selection = settings.method.choose(features, settings.budget, layout.present)
+    method.check(features, budget)
+    selection = method.choose(features, budget, layout.present)
     return _Choice(layout, features, selection.keep, is_sound(features, selection.scores), selection.features)
 
 

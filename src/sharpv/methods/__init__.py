@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Method, Scores, Selection
+from .cdpruner import CDPruner
 from .divprune import DivPrune
 from .dycoke import DyCoke
 from .evs import EVS
@@ -17,7 +18,7 @@ from .uniform import Uniform
 from .vidcom2 import VidCom2
 
 _ALL: tuple[type[Method], ...] = (
-    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, Uniform, Random, Subsample, Pool,
+    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, CDPruner, Uniform, Random, Subsample, Pool,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 
@@ -46,6 +47,7 @@ def list_methods() -> list[str]:
 __all__ = [
     "EVS",
     "METHODS",
+    "CDPruner",
     "DivPrune",
     "DyCoke",
     "FastVID",

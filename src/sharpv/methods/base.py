@@ -62,6 +62,12 @@ class Method(ABC):
     """How the time grows with T frames, N tokens a frame and D channels."""
     paper: ClassVar[str] = ""
     """Its arXiv number."""
+    needs_question: ClassVar[bool] = False
+    """Whether it wants to know what is asked: :meth:`about` is then called for each video."""
+
+    def about(self, question: Tensor) -> Method:
+        """The method for one question, ``(D,)``: the mean embedding of the text after the video."""
+        return self
 
     def merges(self, positions: str) -> bool:
         """Whether survivors carry :attr:`Selection.features` on a model with these ``positions``, "1d" or "mrope"."""
