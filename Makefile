@@ -47,11 +47,23 @@ test: lint
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python tests/matrix.py
 
+# lmms-eval brings more than a hundred packages: an environment of its own.
+EVAL := .venv-eval
+$(EVAL)/.installed: pyproject.toml
+	@echo "Installing sharpv and lmms-eval into $(EVAL)"
+	@$(PYTHON) -m venv $(EVAL)
+	@$(EVAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[eval]' pytest
+	@touch $@
+
+.PHONY: test-eval
+test-eval: $(EVAL)/.installed
+	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --override-ini norecursedirs= --noconftest tests/eval
+
 .PHONY: clean
 clean:
 	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path "./.venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(EVAL)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.generation.streamers import BaseStreamer
 
 from . import pocket, smol
 from .budget import Budget
@@ -27,11 +30,32 @@ SMALL_WORLD = "{} knows only its own small synthetic world: on any other clip it
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said: the text, its length in tokens, and the wall time of ``generate`` in seconds."""
+    """What the model said: the text, its length in tokens, the wall time of ``generate`` and to its first token.
+
+    Times are in seconds and begin with the processor's inputs on the model's device; with beams the first token is
+    there when all are.
+    """
 
     text: str
     tokens: int
     seconds: float
+    first_token: float
+
+
+class FirstToken(BaseStreamer):
+    """Notes when the first new token is there."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.seen: float | None = None
+
+    def put(self, value: Tensor) -> None:
+        self.calls += 1
+        if self.calls == 2:  # the prompt comes first
+            self.seen = time.perf_counter()
+
+    def end(self) -> None:
+        pass
 
 
 def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -71,36 +95,57 @@ def check(method: str, *, memory: float | None, retention: float | None, max_tok
 
 
 def encode(model: PreTrainedModel, processor: ProcessorMixin, clip: Clip, question: str) -> Any:
-    """The processor's inputs for one question about one clip; the clip's frames are used as they are.
+    """The processor's inputs for one question about one clip."""
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    return encode_turns(model, processor, [{"role": "user", "content": content}], [clip])
 
-    Where a processor fuses pictures and the clip has fewer than it needs for one, its last frame is shown again.
+
+def encode_turns(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    turns: list[dict[str, Any]],
+    clips: Sequence[Clip],
+    images: Sequence[Any] = (),
+) -> Any:
+    """The processor's inputs for a conversation with the model's turn to speak; clips are used as they are.
+
+    Where a processor fuses pictures and a clip has fewer than it needs for one, its last frame is shown again.
+
+    Args:
+        turns: chat messages, whose parts of type video and image stand for ``clips`` and ``images`` in order.
     """
     fused = getattr(processor.video_processor, "temporal_patch_size", 1)
-    missing = max(fused - len(clip.frames), 0)
-    frames = np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, axis=0)])
-    metadata = clip.metadata()
-    metadata["frames_indices"] += metadata["frames_indices"][-1:] * missing
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = processor(
-        text=[prompt],
-        videos=[frames],
-        video_metadata=[metadata],
-        do_sample_frames=False,
-        return_tensors="pt",
-    )
-    if find_family(model).modality == "image":
-        inputs[FRAMES] = [len(frames)]
+    videos, metadata = [], []
+    for clip in clips:
+        missing = max(fused - len(clip.frames), 0)
+        videos.append(np.concatenate([clip.frames, clip.frames[-1:].repeat(missing, axis=0)]))
+        facts = clip.metadata()
+        facts["frames_indices"] += facts["frames_indices"][-1:] * missing
+        metadata.append(facts)
+    media: dict[str, Any] = {}
+    if videos:
+        media = {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+    if images:
+        media["images"] = list(images)
+    prompt = processor.apply_chat_template(turns, add_generation_prompt=True)
+    inputs = processor(text=[prompt], return_tensors="pt", **media)
+    if videos and find_family(model).modality == "image":
+        inputs[FRAMES] = [len(video) for video in videos]
     return inputs
 
 
-def answer(model: PreTrainedModel, processor: ProcessorMixin, inputs: Any, max_new_tokens: int = 128) -> Answer:
-    """Generate greedily, pruned if the model is."""
+def answer(
+    model: PreTrainedModel, processor: ProcessorMixin, inputs: Any, max_new_tokens: int = 128, **generation: Any
+) -> Answer:
+    """Generate, greedily unless told otherwise, pruned if the model is."""
     inputs = inputs.to(model.device, model.dtype)
     if Handle.of(model) is None:
         inputs = find_family(model).stock_inputs(inputs)
+    generation = {"do_sample": False, **generation}
+    clock = FirstToken() if generation.get("num_beams") in (None, 1) else None
     start = time.perf_counter()
-    out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    out = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=clock, **generation)
     new = out[0, inputs["input_ids"].shape[1] :].tolist()  # reading the tokens waits for the device
     seconds = time.perf_counter() - start
-    return Answer(processor.decode(new, skip_special_tokens=True).strip(), len(new), seconds)
+    first = clock.seen - start if clock is not None and clock.seen is not None else seconds
+    return Answer(processor.decode(new, skip_special_tokens=True).strip(), len(new), seconds, first)
