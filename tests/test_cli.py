@@ -119,7 +119,7 @@ def test_wrong_options_end_with_one_sentence(clip, options, message):
 
 def test_pocket_says_what_it_knows(clip):
     result = run("ask", clip, "What moves?")
-    assert result.exit_code == 0 and "pocket knows only its own synthetic world" in " ".join(result.stderr.split())
+    assert result.exit_code == 0 and "pocket knows only its own small synthetic world" in " ".join(result.stderr.split())
 
 
 def test_a_family_without_support_is_refused_before_its_weights_are_read(clip, tmp_path):
