@@ -57,7 +57,7 @@ $(EVAL)/.installed: pyproject.toml
 
 .PHONY: test-eval
 test-eval: $(EVAL)/.installed
-	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --override-ini norecursedirs= --noconftest tests/eval
+	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --noconftest tests/eval
 
 .PHONY: clean
 clean:

@@ -432,9 +432,9 @@ def test_models_that_are_not_supported_are_refused():
     ("options", "error", "message"),
     [
         (
-            {"method": "fastv"},
+            {"method": "magic"},
             ValueError,
-            "unknown method 'fastv'; known methods: cdpruner, divprune",
+            "unknown method 'magic'; known methods: cdpruner, divprune",
         ),
         ({"method": "uniform"}, ValueError, "method 'uniform' keeps a fixed share: pass retention="),
         ({"retention": 1.5}, ValueError, r"must lie in \(0, 1\], got 1.5"),

@@ -29,7 +29,7 @@ ALL = [
     (Subsample(), 0.3),
     (Pool(), 0.3),
 ]
-KNOWN = "cdpruner, divprune, dycoke, evs, fastvid, pool, random, sharpv, subsample, uniform, vidcom2"
+KNOWN = "cdpruner, divprune, dycoke, evs, fastv, fastvid, pool, random, sharpv, subsample, uniform, vidcom2, vtw"
 EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
 
 
@@ -157,8 +157,8 @@ def test_registry():
     assert sharpv.list_methods() == sorted(METHODS) == KNOWN.split(", ")
     assert get_method("sharpv", weight=2.0) == SharpV(weight=2.0)
     assert repr(SharpV()) == "SharpV(weight=1.0, mode='adaptive', threshold=1.6)"
-    with pytest.raises(ValueError, match=f"unknown method 'fastv'; known methods: {KNOWN}"):
-        get_method("fastv")
+    with pytest.raises(ValueError, match=f"unknown method 'magic'; known methods: {KNOWN}"):
+        get_method("magic")
     with pytest.raises(TypeError, match="must be a name or a Method, got int"):
         get_method(3)
 

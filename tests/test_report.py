@@ -32,7 +32,7 @@ def report(videos: list[PrunedVideo], flags: list[list[bool]] | None = None) -> 
             torch.ones(1, 1, dtype=torch.bool),
             {layer: torch.full((len(row),), 0.25) for layer, row in rows.items()},
             {layer: torch.tensor(row) for layer, row in rows.items()},
-            "similarity to the input",
+            quantity="similarity to the input",
         )
     return Report("SharpV()", videos, 4, memory, 27_000_000, 365_000_000)
 

@@ -12,7 +12,7 @@ from .budget import Budget
 from .covers import UnexpandableFeatures
 from .criteria import Criterion, get_criterion
 from .handle import Handle
-from .methods import Method, get_method
+from .methods import InnerMethod, Method, get_method
 from .models import find_family, unwrapped
 from .prompt import Settings, prune
 
@@ -37,7 +37,8 @@ def apply(
         method: a name (:func:`sharpv.list_methods`) or an instance such as ``SharpV(weight=1.0)``.
         memory: the second stage. A number is the paper's M: a layer whose visual tokens have a mean cosine below M to
             their own input forgets them after prefill. Paper: 0.2. It can cost answers of several tokens (see
-            :class:`sharpv.Cosine`). None switches it off.
+            :class:`sharpv.Cosine`). None switches it off. The references that act inside the model themselves,
+            ``fastv`` and ``vtw``, take its place.
         retention: the KEPT share of each video's tokens, in (0, 1], met exactly. None: the content decides.
         max_tokens: ceiling on the kept tokens of each video.
         min_tokens_per_frame: floor on the kept tokens of each frame.
@@ -57,6 +58,8 @@ def apply(
     ...     out = model.generate(**inputs, max_new_tokens=64)
     >>> print(pruning.report)
     """
+    if isinstance(method := get_method(method), InnerMethod):
+        memory = None
     settings = _settings(method, memory, retention, max_tokens, min_tokens_per_frame, positions)
     return Handle(unwrapped(model), settings)
 
@@ -84,6 +87,8 @@ def trim(
     >>> out = model.generate(**trimmed, max_new_tokens=64)
     """
     settings = _settings(method, None, retention, max_tokens, min_tokens_per_frame, positions)
+    if isinstance(settings.method, InnerMethod):
+        raise ValueError(f"{settings.method.name} acts inside the language model: use sharpv.apply")
     model = unwrapped(model)
     family = find_family(model)
     if Handle.of(model) is not None:

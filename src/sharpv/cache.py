@@ -62,6 +62,15 @@ class ForgettingLayer(DynamicLayer):
         self.prompt_length = entries.shape[1]
         self.ragged = shortest < longest
 
+    def hold(self, columns: Tensor, real: Tensor, length: int, ragged: bool) -> None:
+        """Say which of the prompt's ``length`` columns the stored ones are, where a layer was given only those.
+
+        ``columns`` ``(B, stored)``; ``real`` False where a column only fills up its row, which ``ragged`` says of any.
+        """
+        self.columns = columns.masked_fill(~real, -1)
+        self.length = self.prompt_length = length
+        self.ragged = ragged
+
     def narrow(self, mask: Tensor | None, new: int, attention: str, dtype: torch.dtype) -> Tensor | None:
         """An attention mask made for the logical length, cut down to the columns that will be stored.
 

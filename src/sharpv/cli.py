@@ -167,7 +167,9 @@ def methods() -> None:
         summary = f"{method.summary} (arXiv {method.paper})" if method.paper else method.summary
         table.add_row(name, summary, "adaptive or given" if method.adaptive else "given", method.cost, parameters)
     out.print(table)
-    out.print("[dim]All act before the language model, read no attention, and meet a given retention exactly.[/]")
+    out.print(
+        "[dim]All but fastv and vtw act before the language model and read no attention. A retention is met exactly.[/]"
+    )
 
 
 @app.command()

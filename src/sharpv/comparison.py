@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import asking
 from .budget import Budget
-from .methods import Method, Uniform, get_method
+from .methods import InnerMethod, Method, Uniform, get_method
 from .pocket.evaluate import EvaluationSet, Record, evaluation_set, extract_features, score
 from .pocket.packing import Phrasing, pocket_phrasing
 from .pocket.tokens import build_tokenizer
@@ -65,6 +65,8 @@ def grid(methods: Sequence[str], retentions: Sequence[float]) -> list[Row]:
     rows = [Row("dense")]
     for name in methods:
         method = get_method(name)
+        if isinstance(method, InnerMethod):
+            raise ValueError(f"{name} acts inside the language model, here first stages are compared")
         own = [Row(f"{name}, adaptive", method)] if method.adaptive else []
         rows += own + [Row(name, method, retention) for retention in retentions]
     for retention in retentions:

@@ -22,10 +22,12 @@ from .cache import CACHE, new_cache, take_cache
 from .conversation import later_turn, next_pass, prompt_on, refuse_lost_entries, refuse_new_video, release, remember
 from .covers import Cover, FullPromptStreamer, with_full_prompt
 from .memory import MemoryStage, enable_forgetting, trace_of
+from .methods import InnerMethod
 from .models import find_family
 from .modes import generation_option, inferred_mask, refuse_mode
 from .prompt import PrunedPrompt, Settings, prune
 from .report import Report, make_report
+from .withdrawal import WithdrawalStage
 
 
 class Handle:
@@ -48,13 +50,14 @@ class Handle:
         self._generating = False  # generate has prepared everything for the forward passes inside it
         self._hooks: list[RemovableHandle] = []
         self._covered: dict[str, Any] = {}
-        layers = model.get_decoder().layers
+        if isinstance(settings.method, InnerMethod):
+            self._hooks = WithdrawalStage(settings.method, settings.budget).attach(model)
+        elif settings.memory is not None:
+            self._hooks = MemoryStage(settings.memory).attach(model.get_decoder().layers)
         for name in ("generate", "forward"):
             # an instance attribute that is already there (accelerate's, say) is put back by remove()
             self._covered[name] = vars(model).get(name)
             vars(model)[name] = Cover(self, name, getattr(model, name))
-        if settings.memory is not None:
-            self._hooks = MemoryStage(settings.memory).attach(layers)
 
     @property
     def active(self) -> bool:
@@ -171,6 +174,11 @@ class Handle:
             wants_cache = kwargs.get("use_cache")
             if wants_cache is None:
                 wants_cache = getattr(self.model.config.get_text_config(), "use_cache", True)
+            if isinstance(self.settings.method, InnerMethod) and (not wants_cache or kwargs.get("labels") is not None):
+                raise ValueError(
+                    f"{self.settings.method.name} drops tokens inside the model: logits would not have the labels' "
+                    "length, and without a cache nothing would know; pass no labels and use_cache=True"
+                )
             if wants_cache:
                 kwargs[CACHE] = cache = self._prepare_cache(cache, prompt)
         elif before is not None:
@@ -195,14 +203,14 @@ class Handle:
         return {**kwargs, "mm_encoder_outputs": {**encoded, modality: output}}
 
     def _refuse_cache(self, cache: Cache) -> None:
-        if self.settings.memory is None:
+        if not self.settings.inside:
             refuse_lost_entries(cache)
 
     def _prepare_cache(self, cache: Cache | None, prompt: PrunedPrompt) -> Cache:
         if cache is None:
             cache = new_cache(self.model.config)
         refuse_new_video(cache)
-        if self.settings.memory is not None:
+        if self.settings.inside:
             enable_forgetting(cache, self.model.config, prompt.visual, prompt.inputs["attention_mask"].bool())
         remember(cache, prompt)
         return cache

@@ -23,7 +23,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from .cache import CACHE, ForgettingLayer, StoredKeys, new_cache
+from .attention import attend_again
+from .cache import CACHE, ForgettingLayer, new_cache
 from .criteria import Criterion, LayerView
 
 
@@ -43,6 +44,8 @@ class MemoryTrace:
     valid: Tensor
     measured: dict[int, Tensor] = field(default_factory=dict)
     forgotten: dict[int, Tensor] = field(default_factory=dict)
+    withdrawn: dict[int, Tensor] = field(default_factory=dict)
+    """Per layer, how many visual tokens never came so far, ``(samples,)``: the doing of a method inside the model."""
     quantity: str = ""
     awaited: bool = True
     """Whether the prompt's prefill is still to come."""
@@ -84,45 +87,6 @@ def trace_of(cache: Any) -> MemoryTrace | None:
     return getattr(cache, TRACE, None)
 
 
-def attend_again(
-    attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor, rows: int
-) -> Tensor:
-    """What a layer's attention returns for its last ``rows`` queries when they see only themselves and ``visible``.
-
-    Args:
-        given: the keyword arguments of the module's own call over the whole prompt of N tokens.
-        keys, values: ``(B, heads, N, head_dim)`` as stored.
-        visible: ``(B, N)`` bool.
-
-    Returns:
-        ``(B, rows, D)``.
-    """
-    hidden, length = given["hidden_states"], keys.shape[2]
-    own = torch.eye(rows, length, dtype=torch.bool, device=keys.device).roll(length - rows, dims=1)
-    past = torch.ones_like(own).tril(length - rows)
-    mask = (visible[:, None, None, :] & past) | own
-    implementation = cast(Any, attention).config._attn_implementation
-    if implementation.startswith("flash"):
-        mask = visible | own.any(dim=0)  # causal by itself
-    elif implementation == "eager":
-        mask = torch.zeros(mask.shape, dtype=hidden.dtype, device=mask.device).masked_fill(
-            ~mask, torch.finfo(hidden.dtype).min
-        )
-    again = {
-        **given,
-        "hidden_states": hidden[:, length - rows : length],
-        "position_embeddings": tuple(part[..., length - rows : length, :] for part in given["position_embeddings"]),
-        "attention_mask": mask,
-        CACHE: StoredKeys(keys, values),
-    }
-    for name in ("position_ids", "cache_position"):
-        if again.get(name) is not None:
-            again[name] = again[name][..., length - rows : length]
-    with torch.no_grad():
-        output: Tensor = attention(**again)[0]
-    return output
-
-
 class MemoryStage:
     """Hooks on the decoder layers. They act only on caches prepared by :func:`enable_forgetting`."""
 
@@ -144,21 +108,12 @@ class MemoryStage:
         trace = trace_of(cache)
         if cache is None or trace is None:
             return None
-        hidden = _hidden(args, kwargs)
+        hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
             trace.awaited = False
-            if hidden.shape[1] < trace.visual.shape[1]:
-                raise ValueError(
-                    f"the memory stage compares whole prompts, but the first forward pass brings {hidden.shape[1]} of "
-                    f"{trace.visual.shape[1]} tokens: prefill in one piece, or pass memory=None"
-                )
+            require_whole_prompt(hidden, trace)
             trace.reference = hidden.detach()
-        layer = cache.layers[index]
-        if not isinstance(layer, ForgettingLayer) or layer.columns is None:
-            return None
-        attention = cast(Any, module).self_attn.config._attn_implementation
-        mask = layer.narrow(kwargs.get("attention_mask"), hidden.shape[1], attention, hidden.dtype)
-        return args, {**kwargs, "attention_mask": mask}
+        return hide_forgotten(cache.layers[index], module, args, kwargs)
 
     def attended(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """At prefill: keep what the layer's attention was given and returned, until the layer ends."""
@@ -175,7 +130,7 @@ class MemoryStage:
         layer = cache.layers[index]
         # gradient checkpointing runs the layers without a cache
         if isinstance(layer, ForgettingLayer) and layer.is_initialized:
-            measured = self.criterion.measure(self._view(index, layer, module, _hidden(args, kwargs), trace))
+            measured = self.criterion.measure(self._view(index, layer, module, hidden_of(args, kwargs), trace))
             # beams and returned sequences repeat each sample
             trace.measured[index] = measured[:: len(measured) // len(trace.visual)]
             if not self.criterion.together:
@@ -222,6 +177,28 @@ class MemoryStage:
             trace.forgotten[index] = forgotten
 
 
-def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def require_whole_prompt(hidden: Tensor, trace: MemoryTrace) -> None:
+    """Refuse a prefill in pieces."""
+    if hidden.shape[1] < trace.visual.shape[1]:
+        raise ValueError(
+            f"what happens inside the model needs whole prompts, but the first forward pass brings {hidden.shape[1]} "
+            f"of {trace.visual.shape[1]} tokens: prefill in one piece, or pass memory=None"
+        )
+
+
+def hide_forgotten(
+    layer: Any, module: nn.Module, args: Any, kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]] | None:
+    """A decoder layer's arguments with an attention mask that fits what its cache layer has stored; None: no change."""
+    if not isinstance(layer, ForgettingLayer) or layer.columns is None:
+        return None
+    hidden = hidden_of(args, kwargs)
+    attention = cast(Any, module).self_attn.config._attn_implementation
+    mask = layer.narrow(kwargs.get("attention_mask"), hidden.shape[1], attention, hidden.dtype)
+    return args, {**kwargs, "attention_mask": mask}
+
+
+def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """A decoder layer's input among its arguments."""
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     return hidden

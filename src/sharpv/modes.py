@@ -12,6 +12,7 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .methods import InnerMethod
 from .models import Family
 from .prompt import Settings
 
@@ -28,7 +29,7 @@ def refuse_mode(
     Raises:
         ValueError: the mode and what to do instead, in one sentence.
     """
-    memory = settings.memory is not None
+    memory = settings.inside
     gaps = settings.positions == "original" and family.positions == "1d"
     implementation = option("cache_implementation")
     if memory and implementation not in (None, "dynamic"):
@@ -58,6 +59,8 @@ def refuse_mode(
             f"transformers hands {types} to the assistant model, and {type(draft).__name__} does not take it: "
             "on this model assisted decoding needs a draft of the same kind, or prompt_lookup_num_tokens"
         )
+    if option("use_cache") is False and isinstance(settings.method, InnerMethod):
+        raise ValueError(f"{settings.method.name} drops tokens inside the model and needs its cache: use_cache=True")
     if option("use_cache") is False and gaps:
         raise ValueError(
             "use_cache=False would take the gaps between original positions for packed sequences: "

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from .budget import Budget
 from .criteria import Criterion
 from .encoded import join_samples, keep_rows, separate
-from .methods.base import Method, is_sound, refuse_non_finite
+from .methods import InnerMethod, Method
+from .methods.base import is_sound, refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
 from .models.layout import first_true
@@ -35,6 +36,11 @@ class Settings:
     budget: Budget
     memory: Criterion | None
     positions: Literal["original", "packed"]
+
+    @property
+    def inside(self) -> bool:
+        """Whether something happens inside the language model: its cache must be one that can forget."""
+        return self.memory is not None or isinstance(self.method, InnerMethod)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class Report:
         for video in self.videos:
             per_sample[video.sample] = per_sample.get(video.sample, 0) + sum(video.kept_per_frame)
         lost = sum(per_sample.get(sample, 0) for row in self.forgotten for sample, gone in enumerate(row) if gone)
+        if self.memory is not None:
+            lost += sum(int(gone.sum()) for gone in self.memory.withdrawn.values())
         return (self.kept * self.layers - lost) / (self.total * self.layers)
 
     @property

@@ -97,7 +97,8 @@ def test_the_command_writes_a_table_and_continues(checkpoint, tmp_path):
 def test_the_command_refuses_bad_input(checkpoint, tmp_path):
     foreign = checkpoints.write(tmp_path / "foreign", "qwen2_5_vl")
     for arguments, message in (
-        (("--methods", "fastv"), "unknown method 'fastv'"),
+        (("--methods", "magic"), "unknown method 'magic'"),
+        (("--methods", "fastv"), "fastv acts inside the language model, here first stages are compared"),
         (("--retentions", "0.5,1.5"), "must lie in (0, 1], got 1.5"),
         (("--retentions", "half"), "--retentions takes numbers separated by commas, got 'half'"),
         (("--model", foreign), "does not know: pass pocket or smol"),

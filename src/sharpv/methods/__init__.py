@@ -10,6 +10,7 @@ from .divprune import DivPrune
 from .dycoke import DyCoke
 from .evs import EVS
 from .fastvid import FastVID
+from .inner import VTW, FastV, InnerMethod
 from .pool import Pool
 from .random import Random
 from .sharpv import SharpV
@@ -18,7 +19,7 @@ from .uniform import Uniform
 from .vidcom2 import VidCom2
 
 _ALL: tuple[type[Method], ...] = (
-    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, CDPruner, Uniform, Random, Subsample, Pool,
+    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, CDPruner, FastV, VTW, Uniform, Random, Subsample, Pool,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 
@@ -47,10 +48,13 @@ def list_methods() -> list[str]:
 __all__ = [
     "EVS",
     "METHODS",
+    "VTW",
     "CDPruner",
     "DivPrune",
     "DyCoke",
+    "FastV",
     "FastVID",
+    "InnerMethod",
     "Method",
     "Pool",
     "Random",

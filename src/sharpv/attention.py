@@ -1,0 +1,74 @@
+"""A layer's own attention, run again on the last few queries of a prompt: O(n d), whatever kernel computes the rest."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .cache import CACHE, StoredKeys
+
+
+def attend_again(
+    attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor, rows: int
+) -> Tensor:
+    """What a layer's attention returns for its last ``rows`` queries when they see only themselves and ``visible``.
+
+    Args:
+        given: the keyword arguments of the module's own call over the whole prompt of N tokens.
+        keys, values: ``(B, heads, N, head_dim)`` as stored.
+        visible: ``(B, N)`` bool.
+
+    Returns:
+        ``(B, rows, D)``.
+    """
+    output: Tensor = _again(attention, given, keys, values, visible, rows)[0]
+    return output
+
+
+def last_row(attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """Attention weights of the last query, mean over heads, ``(B, N)``; arguments as :func:`attend_again`.
+
+    Fused kernels keep no weights, so this one row is computed by transformers' eager function.
+    """
+    config = cast(Any, attention).config
+    usual = config._attn_implementation
+    config._attn_implementation = "eager"
+    try:
+        weights: Tensor = _again(attention, given, keys, values, visible, 1)[1]
+    finally:
+        config._attn_implementation = usual
+    return weights[:, :, 0].float().mean(dim=1)
+
+
+def _again(
+    attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor, rows: int
+) -> Any:
+    hidden, length = given["hidden_states"], keys.shape[2]
+    own = torch.eye(rows, length, dtype=torch.bool, device=keys.device).roll(length - rows, dims=1)
+    past = torch.ones_like(own).tril(length - rows)
+    mask = (visible[:, None, None, :] & past) | own
+    implementation = cast(Any, attention).config._attn_implementation
+    if implementation.startswith("flash"):
+        mask = visible | own.any(dim=0)  # causal by itself
+    elif implementation == "eager":
+        mask = additive(mask, hidden.dtype)
+    again = {
+        **given,
+        "hidden_states": hidden[:, length - rows : length],
+        "position_embeddings": tuple(part[..., length - rows : length, :] for part in given["position_embeddings"]),
+        "attention_mask": mask,
+        CACHE: StoredKeys(keys, values),
+    }
+    for name in ("position_ids", "cache_position"):
+        if again.get(name) is not None:
+            again[name] = again[name][..., length - rows : length]
+    with torch.no_grad():
+        return attention(**again)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask, True where a token may look, as eager attention adds it."""
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(~mask, torch.finfo(dtype).min)
