@@ -3,13 +3,12 @@
     python benchmarks/pocket_methods.py [--videos 1000] [--frames 8] [--folder runs/bench]
 
 Finished rows are kept in FOLDER, so a run that was stopped goes on where it was. Writes
-docs/results/pocket_methods.{md,json} and, with matplotlib installed, pocket_methods.svg.
+docs/results/pocket_methods.{md,json,svg}; the plot needs sharpv[plot].
 """
 
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +17,9 @@ import typer
 from rich.console import Console
 
 from sharpv import Random, SharpV, Uniform
-from sharpv.comparison import Row, prepare, versus_first
-from sharpv.methods import EVS, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
+from sharpv.comparison import Row, curves, prepare, versus_first
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
+from sharpv.plot import check, draw
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RETENTIONS = (0.5, 0.25, 0.12, 0.06)
@@ -31,6 +31,7 @@ METHODS: dict[str, Method] = {
     "DyCoke, first step": DyCoke(),
     "DivPrune, frame by frame": DivPrune(),
     "DivPrune, whole video": DivPrune(scope="video"),
+    "CDPruner, told no question": CDPruner(),
     "FastVID (merges)": FastVID(),
     "control: random at SharpV's counts": Random(counts_of=SharpV()),
     "control: random": Random(),
@@ -47,6 +48,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
+    check(RESULTS / "pocket_methods.svg")
     torch.set_num_threads(threads)
     console = Console()
     comparison = prepare(model, videos, frames, folder)
@@ -68,28 +70,9 @@ def main(
     facts = {**comparison.about, "dense": top, "rows": rows}
     (RESULTS / "pocket_methods.json").write_text(json.dumps(facts, indent=1) + "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    if find_spec("matplotlib") is None:
-        console.print("no plot: matplotlib is not installed", highlight=False)
-    else:
-        plot(rows, top)
-
-
-def plot(rows: list[dict], dense: float) -> None:
-    """Accuracy against the kept share, one line a method; controls are dashed."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    axes.axhline(dense, color="black", linewidth=0.8, label="dense")
-    for label in METHODS:
-        mine = [line for line in rows if line["label"] == label]
-        style = "--" if label.startswith("control") else "-"
-        shares = [100 * line["retention"] for line in mine]
-        axes.plot(shares, [line["accuracy"] for line in mine], style, marker="o", markersize=3, label=label)
-    axes.set(xlabel="kept visual tokens before the LLM, %", ylabel="mean accuracy", xscale="log")
-    axes.set_xticks([100 * retention for retention in RETENTIONS], [f"{100 * r:.0f}" for r in RETENTIONS])
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(RESULTS / "pocket_methods.svg")
+    every = [outcome for column in columns for outcome in column]
+    lines = curves(comparison, every)
+    draw(RESULTS / "pocket_methods.svg", lines, top, "visual tokens before the LLM", "mean accuracy", "dense")
 
 
 if __name__ == "__main__":

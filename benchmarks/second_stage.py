@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from sharpv import Contribution, Cosine, SharpV
 from sharpv.budget import Budget
+from sharpv.plot import check, draw
 from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
 from sharpv.pocket.packing import IGNORE, Packed, Phrasing, Prefix, forward, pack, prefix_of, tokenise
 from sharpv.pocket.questions import Question
@@ -276,8 +277,8 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
         "contribution of entries, alike in each layer": {
             f"{share:.0%} of the entries": within(share) for share in (0.05, *SHARES)
         },
-        "deepest layers first": ranked(lambda s: -torch.arange(layers)[:, None].expand_as(s.layers).float()),
-        "random layers": ranked(lambda s: chance[:, None].expand_as(s.layers)),
+        "control: deepest layers first": ranked(lambda s: -torch.arange(layers)[:, None].expand_as(s.layers).float()),
+        "control: random layers": ranked(lambda s: chance[:, None].expand_as(s.layers)),
         "oracle: harm to the answer": ranked(lambda s: s.oracle),
     }
 
@@ -422,26 +423,6 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
     return "\n".join(lines) + "\n"
 
 
-def plot(path: Path, rows: list[dict], group: str) -> None:
-    """Accuracy against the visual KV that is kept, one line per criterion."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows[1:]:
-        curves.setdefault(row["rule"].partition("; ")[0], []).append((100 * row["kept"], row[group]["accuracy"]))
-    for name, points in curves.items():
-        axes.plot(*np.array(sorted(points)).T, marker="o", markersize=3, label=name)
-    axes.axhline(rows[0][group]["accuracy"], color="grey", linestyle=":")
-    axes.set(xlabel="visual KV entries kept, %", ylabel=f"exact match, answers of {group}")
-    axes.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-
-
 def main(
     model: Annotated[str, typer.Option(help="pocket, smol, or the directory of a pocket checkpoint.")] = "pocket",
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 200,
@@ -451,6 +432,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     console, name = Console(), Path(model).name
+    check(RESULTS / "plot.svg")
     facts = study(model, videos, retention, folder / f"{name}_{retention}", console)
     rows = summarise(facts["found"])
     stem = f"second_stage_{name}" + ("" if retention == 1 else f"_{100 * retention:.0f}")
@@ -458,10 +440,12 @@ def main(
     text = page(name, videos, retention, facts, rows)
     (RESULTS / f"{stem}.md").write_text(text)
     (RESULTS / f"{stem}.json").write_text(json.dumps({"layers": facts["layers"], "rows": rows}, indent=1) + "\n")
-    try:
-        plot(RESULTS / f"{stem}.svg", rows, LONG)
-    except ImportError:
-        console.print("no plot: matplotlib is not installed", markup=False)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows[1:]:
+        curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[LONG]["accuracy"]))
+    top = rows[0][LONG]["accuracy"]
+    accuracy = f"exact match, answers of {LONG}"
+    draw(RESULTS / f"{stem}.svg", curves, top, "visual KV entries", accuracy, "nothing forgotten")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -129,13 +129,17 @@ def evaluate(
     frames: Annotated[int, typer.Option(min=4, max=32, help="Frames a video.")] = 8,
     model: Annotated[str, typer.Option(help="'pocket', 'smol', or a directory with either.")] = "pocket",
     folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here, to continue later.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw accuracy against the kept share: .svg or .png.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare methods on pocket's evaluation videos: who still answers what, with paired 95 % intervals."""
     from . import comparison
+    from . import plot as plotting
 
     with working("checking"):
+        if plot is not None:
+            plotting.check(plot)
         rows = comparison.grid(methods.split(","), _numbers("--retentions", retentions))
     with working("looking at the videos"):
         compared = comparison.prepare(model, videos, frames, folder, device)
@@ -144,6 +148,11 @@ def evaluate(
     page = comparison.markdown(compared, outcomes)
     if folder is not None:
         (folder / "table.md").write_text(page)
+    if plot is not None:
+        curves = comparison.curves(compared, outcomes[1:])
+        with working("drawing"):
+            top = compared.accuracy(outcomes[0])
+            plotting.draw(plot, curves, top, "visual tokens before the LLM", "mean accuracy", "dense")
     if json_output:
         typer.echo(
             json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})

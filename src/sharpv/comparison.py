@@ -229,6 +229,14 @@ def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def curves(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, list[tuple[float, float]]]:
+    """Label -> (kept share, accuracy) of its rows; what decides by itself is a point of its own."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for outcome in outcomes:
+        lines.setdefault(outcome.row.label, []).append((outcome.kept, comparison.accuracy(outcome)))
+    return lines
+
+
 def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -> str:
     """One Markdown row a label, one column a retention, each beside the first row of its column."""
     shares = [f"kept {100 * first.kept:.0f} %" for first, *_ in columns]
