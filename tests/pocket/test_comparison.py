@@ -89,7 +89,9 @@ def test_the_command_writes_a_table_and_continues(checkpoint, tmp_path):
     assert [row["label"] for row in facts["rows"]] == ["dense", "sharpv, adaptive", "sharpv", "random"]
     assert facts["videos"] == 2 and facts["rows"][2]["kept"] == pytest.approx(0.25)
     assert (tmp_path / "out" / "table.md").read_text().startswith("| kept before the LLM | method |")
-    assert run(*options, "--retentions", "0.25,0.5").exit_code == 0
+    plot = tmp_path / "plot.svg"
+    assert run(*options, "--retentions", "0.25,0.5", "--plot", plot).exit_code == 0
+    assert plot.read_text().startswith("<?xml") and "</svg>" in plot.read_text()
     shown = run(*options[:-1], "--methods", "evs", "--retentions", 0.5)
     assert "kept before the LLM" in shown.stdout and "evs" in shown.stdout
 
@@ -100,6 +102,7 @@ def test_the_command_refuses_bad_input(checkpoint, tmp_path):
         (("--methods", "magic"), "unknown method 'magic'"),
         (("--methods", "fastv"), "fastv acts inside the language model, here first stages are compared"),
         (("--retentions", "0.5,1.5"), "must lie in (0, 1], got 1.5"),
+        (("--plot", "table.txt"), "a plot is an .svg, .png or .pdf file, got 'table.txt'"),
         (("--retentions", "half"), "--retentions takes numbers separated by commas, got 'half'"),
         (("--model", foreign), "does not know: pass pocket or smol"),
         (("--model", checkpoint, "--out", checkpoint / "config.json"), "File exists"),
