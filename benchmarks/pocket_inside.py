@@ -97,9 +97,9 @@ def page(right: dict[str, np.ndarray], kept: dict, asked: np.ndarray) -> tuple[s
         "# Pocket: inside the language model",
         "",
         f"{videos} videos of 8 frames; every question through processor, `sharpv.apply` and `generate`, decoded "
-        f"answers matched exactly: {counts}. In brackets the difference to dense in points and its paired 95 % interval. "
-        "An answer of one token is read at prefill, which FastV and VTW change and the second stage does not. Written by "
-        "`python benchmarks/pocket_inside.py`.",
+        f"answers matched exactly: {counts}. In brackets the difference to dense in points and its paired 95 % "
+        "interval. An answer of one token is read at prefill, which FastV and VTW change and the second stage does "
+        "not. Written by `python benchmarks/pocket_inside.py`.",
         "",
         "| | visual tokens x layers kept | KV bytes kept, text included | " + " | ".join(GROUPS) + " |",
         "| --- |" + " --- |" * (2 + len(GROUPS)),
