@@ -72,7 +72,7 @@ def main(
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     every = [outcome for column in columns for outcome in column]
     lines = curves(comparison, every)
-    draw(RESULTS / "pocket_methods.svg", lines, top, "visual tokens before the LLM", "mean accuracy", "dense")
+    draw(RESULTS / "pocket_methods.svg", lines, "visual tokens before the LLM", "mean accuracy", ("dense", top))
 
 
 if __name__ == "__main__":

@@ -445,7 +445,7 @@ def main(
         curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[LONG]["accuracy"]))
     top = rows[0][LONG]["accuracy"]
     accuracy = f"exact match, answers of {LONG}"
-    draw(RESULTS / f"{stem}.svg", curves, top, "visual KV entries", accuracy, "nothing forgotten")
+    draw(RESULTS / f"{stem}.svg", curves, "visual KV entries", accuracy, ("nothing forgotten", top))
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

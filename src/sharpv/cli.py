@@ -152,7 +152,7 @@ def evaluate(
         curves = comparison.curves(compared, outcomes[1:])
         with working("drawing"):
             top = compared.accuracy(outcomes[0])
-            plotting.draw(plot, curves, top, "visual tokens before the LLM", "mean accuracy", "dense")
+            plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top))
     if json_output:
         typer.echo(
             json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-"""Label -> points (kept share in [0, 1], accuracy)."""
+"""Label -> points (x, accuracy)."""
 CONTROL = "control"
 """Labels that begin with this are drawn dashed."""
 
@@ -25,14 +25,17 @@ def check(path: Path) -> None:
         raise ValueError("plots need matplotlib: pip install 'sharpv[plot]'") from error
 
 
-def draw(path: Path, curves: Curves, level: float, kept: str, accuracy: str, legend: str = "unpruned") -> None:
+def draw(
+    path: Path, curves: Curves, x: str, y: str, level: tuple[str, float] | None = None, shares: bool = True
+) -> None:
     """Write the plot; the file's bytes depend on the figures alone.
 
     Args:
         path: .svg, .png or .pdf.
         curves: in the order of the legend.
-        level: the accuracy of what ``legend`` names, a horizontal line.
-        kept, accuracy: what the axes show, without units.
+        x, y: what the axes show.
+        level: name and height of a horizontal line, the unpruned model say.
+        shares: the x values are kept shares in [0, 1], shown as percent on a logarithmic axis.
     """
     check(path)
     from matplotlib import rc_context
@@ -41,18 +44,21 @@ def draw(path: Path, curves: Curves, level: float, kept: str, accuracy: str, leg
     with rc_context({"svg.hashsalt": "sharpv"}):
         figure = Figure(figsize=(8, 5), layout="tight")
         axes = figure.add_subplot()
-        axes.axhline(level, color="black", linewidth=0.8, label=legend)
-        shares: set[float] = set()
+        if level is not None:
+            axes.axhline(level[1], color="black", linewidth=0.8, label=level[0])
+        scale = 100 if shares else 1
+        values: set[float] = set()
         for label, points in curves.items():
             ordered = sorted(points)
-            shares.update(share for share, _ in ordered)
+            values.update(scale * value for value, _ in ordered)
             style = "--" if label.startswith(CONTROL) else "-"
-            percent = [100 * share for share, _ in ordered]
-            axes.plot(percent, [value for _, value in ordered], style, marker="o", markersize=3, label=label)
-        axes.set(xlabel=f"{kept}, kept %", ylabel=accuracy, xscale="log")
-        ticks = [1, 2, 5, 10, 20, 50, 100]
-        axes.set_xticks([tick for tick in ticks if 50 * min(shares) <= tick], minor=False)
-        axes.xaxis.set_major_formatter("{x:g}")
+            heights = [height for _, height in ordered]
+            axes.plot([scale * value for value, _ in ordered], heights, style, marker="o", markersize=3, label=label)
+        axes.set(xlabel=f"{x}, kept %" if shares else x, ylabel=y)
+        if shares:
+            axes.set_xscale("log")
+            axes.set_xticks([tick for tick in (1, 2, 5, 10, 20, 50, 100) if min(values) <= 2 * tick])
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(fontsize=7)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
