@@ -102,7 +102,7 @@ def content(videos: Videos = 60, threads: Threads = 2) -> None:
 def frames(videos: Videos = 60, threads: Threads = 2) -> None:
     """The same clips in 4 to 128 frames (pocket was trained on 4 to 32)."""
     conditions = (
-        (count, evaluation_set(videos if count <= 32 else videos // 2, count)) for count in (4, 8, 16, 32, 64, 128)
+        (count, evaluation_set(max(videos * 32 // max(count, 32), 1), count)) for count in (4, 8, 16, 32, 64, 128)
     )
     publish("frames", "frames a video", conditions, threads)
 
