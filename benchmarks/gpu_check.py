@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import sharpv  # noqa: E402
 import tiny  # noqa: E402 - lies with the tests
 from reference import stock  # noqa: E402
-from sharpv.criteria import LayerView  # noqa: E402
+from sharpv.criteria import Criterion, LayerView  # noqa: E402
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, tiny.Clip(1, frames=8), 12, 13], [10, tiny.Clip(2, frames=8), 15, 16, 17]]
 NEW = 6
@@ -106,7 +106,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class EveryOther:
+class EveryOther(Criterion):
     """A memory criterion that does not depend on rounding."""
 
     def measure(self, layer: LayerView) -> Tensor:
