@@ -13,6 +13,7 @@ them together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -94,12 +95,13 @@ class MemoryStage:
         self.criterion = criterion
 
     def attach(self, layers: nn.ModuleList) -> list[RemovableHandle]:
-        handles = []
-        for index, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(partial(self.before, index), with_kwargs=True))
-            if isinstance(attention := getattr(layer, "self_attn", None), nn.Module):
-                handles.append(attention.register_forward_hook(self.attended, with_kwargs=True))
-            handles.append(layer.register_forward_hook(partial(self.after, index), with_kwargs=True))
+        handles = hooked(layers, self.before, self.after)
+        attentions = [getattr(layer, "self_attn", None) for layer in layers]
+        handles += [
+            attention.register_forward_hook(self.attended, with_kwargs=True)
+            for attention in attentions
+            if isinstance(attention, nn.Module)
+        ]
         return handles
 
     def before(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -175,6 +177,15 @@ class MemoryStage:
             entries = trace.visual.to(layer.keys.device) & forgotten.to(layer.keys.device)[:, None]
             layer.forget(entries.repeat_interleave(len(layer.keys) // len(entries), dim=0))
             trace.forgotten[index] = forgotten
+
+
+def hooked(layers: nn.ModuleList, before: Callable[..., Any], after: Callable[..., Any]) -> list[RemovableHandle]:
+    """Call ``before`` and ``after`` around each layer, with its index first and its keyword arguments."""
+    handles = []
+    for index, layer in enumerate(layers):
+        handles.append(layer.register_forward_pre_hook(partial(before, index), with_kwargs=True))
+        handles.append(layer.register_forward_hook(partial(after, index), with_kwargs=True))
+    return handles
 
 
 def require_whole_prompt(hidden: Tensor, trace: MemoryTrace) -> None:

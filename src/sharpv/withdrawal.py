@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .attention import additive, last_row
 from .budget import Budget
 from .cache import CACHE, ForgettingLayer
-from .memory import MemoryTrace, hidden_of, hide_forgotten, require_whole_prompt, trace_of
+from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, require_whole_prompt, trace_of
 from .methods.inner import InnerMethod
 
 
@@ -87,10 +87,7 @@ class WithdrawalStage:
             )
         if not all(isinstance(getattr(layer, "self_attn", None), nn.Module) for layer in layers):
             raise ValueError(f"{self.method.name} needs attention in every layer: some of this model's keep a state")
-        handles = []
-        for index, layer in enumerate(layers):
-            handles.append(layer.register_forward_pre_hook(partial(self.before, index), with_kwargs=True))
-            handles.append(layer.register_forward_hook(partial(self.after, index, len(layers)), with_kwargs=True))
+        handles = hooked(layers, self.before, self.after)
         if self.method.reads_attention:
             look = layers[first - 1].self_attn.register_forward_hook(partial(self.look, first - 1), with_kwargs=True)
             handles.append(look)
@@ -139,7 +136,7 @@ class WithdrawalStage:
         valid = _of_rows(trace.valid, layer.keys)
         self.weights = last_row(module, kwargs, layer.keys, layer.values, valid)
 
-    def after(self, index: int, layers: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """At prefill: the layer's cache learns which columns it holds."""
         cache = kwargs.get(CACHE)
         trace = trace_of(cache)
@@ -153,7 +150,7 @@ class WithdrawalStage:
             visual = _of_rows(trace.visual, self.shorter.columns)
             left = (visual.gather(1, self.shorter.columns) & self.shorter.real).sum(dim=1)
             trace.withdrawn[index] = trace.visual.sum(dim=1).to(left.device) - left[::repeats]
-        if index == layers - 1:
+        if index == len(cache.layers) - 1:
             trace.awaited, self.shorter, self.weights = False, None, None
 
     def _choose(self, trace: MemoryTrace, hidden: Tensor) -> Shorter:
