@@ -63,7 +63,7 @@ def main(
         f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
         f"question families, first stage only, exactly the same number of tokens in each column. Dense: {top:.3f}. In "
         "brackets the difference to SharpV in points, paired by video, with its 95 % bootstrap interval. Written by "
-        "`python benchmarks/pocket_methods.py`.\n\n" + versus_first(comparison, columns)
+        f"`python benchmarks/pocket_methods.py --videos {videos}`.\n\n" + versus_first(comparison, columns)
     )
     (RESULTS / "pocket_methods.md").write_text(text)
     rows = [comparison.facts(outcome, dense) for column in columns for outcome in column]

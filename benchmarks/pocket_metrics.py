@@ -132,7 +132,7 @@ def main(
         f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
         "question families, first stage only, exactly the same number of tokens in each column. In brackets the "
         "difference to the paper's rule in points, paired by video, with its 95 % bootstrap interval. Written by "
-        "`python benchmarks/pocket_metrics.py`.\n\n" + versus_first(comparison, columns)
+        f"`python benchmarks/pocket_metrics.py --videos {videos}`.\n\n" + versus_first(comparison, columns)
     )
     (RESULTS / "pocket_metrics.md").write_text(text)
     rows = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
