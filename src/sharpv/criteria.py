@@ -92,14 +92,14 @@ class Cosine(Criterion):
 
 @dataclass(frozen=True)
 class Contribution(Criterion):
-    """A layer forgets the video if its visual keys and values add little to the last token of the prompt.
+    """A layer forgets the video if its visual keys and values add little to the last tokens of the prompt.
 
     ::
 
         contribution(l) = || a_l - a_l without the visual keys || / || x_l ||
 
-    with x_l the last prompt token's residual stream entering layer l and a_l what attention adds to it. One query a
-    layer against the stored keys: O(n d), no attention matrix, whatever kernel computes the rest. Not the paper's.
+    with x_l a prompt token's residual stream entering layer l and a_l what attention adds to it. A few queries a layer
+    against the stored keys: O(n d), no attention matrix, whatever kernel computes the rest. Not the paper's.
     Exactly one of the first three:
 
     Args:
@@ -107,7 +107,8 @@ class Contribution(Criterion):
         relative: forgets below this share of the sample's largest contribution.
         kv_budget: keeps the layers of largest contribution, so many that this share of the visual entries stays (at
             least one layer), exactly as many in every sample.
-        rows: how many of the last prompt tokens are asked; their contributions are averaged.
+        rows: how many of the last prompt tokens are asked; their contributions are averaged. One alone misses layers
+            that later tokens of the answer read (docs/results/second_stage_pocket.md).
 
     Raises:
         ValueError: none or several of the three, or one out of range.
@@ -118,8 +119,8 @@ class Contribution(Criterion):
     threshold: float | None = None
     relative: float | None = None
     kv_budget: float | None = None
-    rows: int = 1
-    quantity = "contribution to the last prompt token"
+    rows: int = 4
+    quantity = "contribution to the last prompt tokens"
 
     def __post_init__(self) -> None:
         given = {name: value for name in ("threshold", "relative", "kv_budget") if (value := getattr(self, name))}
