@@ -38,12 +38,13 @@ def draw(
         shares: the x values are kept shares in [0, 1], shown as percent on a logarithmic axis.
     """
     check(path)
-    from matplotlib import rc_context
+    from matplotlib import colormaps, rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"svg.hashsalt": "sharpv"}):
         figure = Figure(figsize=(8, 5), layout="tight")
         axes = figure.add_subplot()
+        axes.set_prop_cycle(color=colormaps["tab20"].colors)  # type: ignore[attr-defined]  # untyped
         if level is not None:
             axes.axhline(level[1], color="black", linewidth=0.8, label=level[0])
         scale = 100 if shares else 1
