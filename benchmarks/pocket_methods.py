@@ -18,13 +18,14 @@ from rich.console import Console
 
 from sharpv import Random, SharpV, Uniform
 from sharpv.comparison import Row, curves, prepare, versus_first
-from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, SharpVPlus, Subsample, VidCom2
 from sharpv.plot import check, draw
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RETENTIONS = (0.5, 0.25, 0.12, 0.06)
 METHODS: dict[str, Method] = {
     "SharpV": SharpV(),
+    "SharpV+ (ours)": SharpVPlus(),
     "EVS": EVS(),
     "EVS without its anchor frame": EVS(anchor_frame=False),
     "VidCom2": VidCom2(),

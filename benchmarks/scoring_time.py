@@ -23,11 +23,12 @@ from rich.progress import track
 
 from sharpv import Random, SharpV, Uniform
 from sharpv.budget import Budget
-from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, Subsample, VidCom2
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, SharpVPlus, Subsample, VidCom2
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 METHODS: dict[str, Method] = {
     "SharpV": SharpV(),
+    "SharpV+ (ours)": SharpVPlus(),
     "EVS": EVS(),
     "VidCom2": VidCom2(),
     "DyCoke, first step": DyCoke(),

@@ -15,7 +15,7 @@ import tiny
 from conftest import build
 from reference import cache_of, pruned_prompt, reference_logits, stock
 from sharpv import Random, SharpV, Uniform
-from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, Subsample, VidCom2
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, SharpVPlus, Subsample, VidCom2
 from sharpv.models import find_family
 from tiny import Clip
 
@@ -31,6 +31,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "vidcom2": (VidCom2(), {"retention": 0.3}),
     "dycoke": (DyCoke(), {}),
     "divprune": (DivPrune(), {"retention": 0.3}),
+    "sharpv+": (SharpVPlus(), {}),
     "cdpruner": (CDPruner(), {"retention": 0.3}),
     "subsample": (Subsample(), {"retention": 0.3}),
 }

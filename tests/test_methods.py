@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 import sharpv
 import tiny
 from sharpv import Budget, Random, SharpV, Uniform
-from sharpv.methods import EVS, METHODS, CDPruner, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2, get_method
+from sharpv.methods import (
+    EVS,
+    METHODS,
+    CDPruner,
+    DivPrune,
+    DyCoke,
+    FastVID,
+    Pool,
+    SharpVPlus,
+    Subsample,
+    VidCom2,
+    get_method,
+)
 from tiny import Clip
 
 ALL = [
@@ -25,11 +39,15 @@ ALL = [
     (DivPrune(), 0.3),
     (DivPrune(scope="video"), 0.3),
     (CDPruner(), 0.3),
+    (SharpVPlus(), None),
+    (SharpVPlus(), 0.3),
     (FastVID(), 0.3),
     (Subsample(), 0.3),
     (Pool(), 0.3),
 ]
-KNOWN = "cdpruner, divprune, dycoke, evs, fastv, fastvid, pool, random, sharpv, subsample, uniform, vidcom2, vtw"
+KNOWN = (
+    "cdpruner, divprune, dycoke, evs, fastv, fastvid, pool, random, sharpv, sharpv+, subsample, uniform, vidcom2, vtw"
+)
 EVERY = pytest.mark.parametrize(("method", "retention"), ALL)
 
 
@@ -157,7 +175,7 @@ def test_registry():
     assert sharpv.list_methods() == sorted(METHODS) == KNOWN.split(", ")
     assert get_method("sharpv", weight=2.0) == SharpV(weight=2.0)
     assert repr(SharpV()) == "SharpV(weight=1.0, mode='adaptive', threshold=1.6)"
-    with pytest.raises(ValueError, match=f"unknown method 'magic'; known methods: {KNOWN}"):
+    with pytest.raises(ValueError, match=re.escape(f"unknown method 'magic'; known methods: {KNOWN}")):
         get_method("magic")
     with pytest.raises(TypeError, match="must be a name or a Method, got int"):
         get_method(3)

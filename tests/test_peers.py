@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpv import Budget
-from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Pool, Subsample, VidCom2
+from sharpv import Budget, SharpV
+from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Pool, SharpVPlus, Subsample, VidCom2
 from sharpv.methods.divprune import farthest_first
 
 
@@ -159,6 +159,17 @@ def test_divprune_is_its_formula(seed):
     assert set(video.flatten().nonzero().flatten().tolist()) == set(slow_divprune(x.flatten(0, 1), 12))
 
 
+@SEEDS
+@pytest.mark.parametrize("budget", [Budget(), Budget(retention=0.3), Budget(max_tokens=7)])
+def test_sharpv_plus_has_sharpv_s_counts_and_the_likeliest_subset(seed, budget):
+    x = features(4, 9, 16, seed=seed)
+    keep, sharpv = SharpVPlus().select(x, budget).keep, SharpV().select(x, budget)
+    assert torch.equal(keep.sum(dim=1), sharpv.keep.sum(dim=1))
+    for frame, mask, tokens in zip(x, keep, sharpv.scores.tokens.double()):
+        worth = (tokens / tokens.max()).clamp(min=1e-3) ** 0.25
+        assert set(mask.nonzero().flatten().tolist()) == set(slow_cdpruner(frame, worth, int(mask.sum())))
+
+
 def test_divprune_by_hand():
     # 225 degrees lies farthest from its nearest (100); then 10, 145 degrees away; then 100, 90 degrees from 10
     angles = torch.tensor([0.0, 10.0, 90.0, 100.0, 225.0]).deg2rad()
@@ -259,6 +270,7 @@ def test_subsample_keeps_whole_frames():
         (lambda: DyCoke(pruned=-0.1), r"pruned must lie in \[0, 1\], got -0.1"),
         (lambda: FastVID(own=2.0), r"own must lie in \[0, 1\], got 2.0"),
         (lambda: FastVID(every=0), "segments and every must be at least 1, got 8 and 0"),
+        (lambda: SharpVPlus(power=-1), "power must be a finite number of at least 0, got -1"),
         (lambda: CDPruner(sign=0.5), "sign must be 1.0 or -1.0, got 0.5"),
         (lambda: DivPrune(scope="clip"), "scope must be 'frame' or 'video', got 'clip'"),
     ],

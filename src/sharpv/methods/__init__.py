@@ -14,12 +14,13 @@ from .inner import VTW, FastV, InnerMethod
 from .pool import Pool
 from .random import Random
 from .sharpv import SharpV
+from .sharpv_plus import SharpVPlus
 from .subsample import Subsample
 from .uniform import Uniform
 from .vidcom2 import VidCom2
 
 _ALL: tuple[type[Method], ...] = (
-    SharpV, EVS, VidCom2, FastVID, DyCoke, DivPrune, CDPruner, FastV, VTW, Uniform, Random, Subsample, Pool,
+    SharpV, SharpVPlus, EVS, VidCom2, FastVID, DyCoke, DivPrune, CDPruner, FastV, VTW, Uniform, Random, Subsample, Pool,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 
@@ -61,6 +62,7 @@ __all__ = [
     "Scores",
     "Selection",
     "SharpV",
+    "SharpVPlus",
     "Subsample",
     "Uniform",
     "VidCom2",

@@ -67,11 +67,17 @@ class CDPruner(Method):
             cosine = self.sign * (x @ normalize(self.question.float(), dim=0))
             low, high = cosine.aminmax(dim=1, keepdim=True)
             relevance = (cosine - low) / (high - low).clamp(min=SMALLEST) + SMALLEST
-        kernel = relevance[:, :, None] * (x @ x.mT) * relevance[:, None, :]
-        # a token's cosine with itself is 1, whatever rounding says: equals tie, and the lower index goes first
-        kernel.diagonal(dim1=1, dim2=2).copy_(relevance.square() * x.any(dim=2))
-        order = largest_determinant(kernel)
+        order = largest_determinant(similarity_kernel(features, relevance))
         return Scores(-order.float(), torch.ones(len(x), device=x.device))
+
+
+def similarity_kernel(features: Tensor, worth: Tensor) -> Tensor:
+    """L = diag(worth) G diag(worth) of each frame, ``(T, N, D), (T, N) -> (T, N, N)``."""
+    x = normalize(features.float(), dim=-1)
+    kernel = worth[:, :, None] * (x @ x.mT) * worth[:, None, :]
+    # a token's cosine with itself is 1, whatever rounding says: equals tie, and the lower index goes first
+    kernel.diagonal(dim1=1, dim2=2).copy_(worth.square() * x.any(dim=2))
+    return kernel
 
 
 def largest_determinant(kernel: Tensor) -> Tensor:

@@ -78,11 +78,14 @@ def farthest_first(features: Tensor, count: int) -> Tensor:
     # two tokens that are nearest to each other tie, whatever rounding says: the lower index
     other = neighbour[rows, chosen]
     chosen = torch.where(nearest[rows, chosen] - nearest[rows, other] < ROUNDING, chosen.minimum(other), chosen)
+    # a frame's cosines fit in memory, a long video's do not
+    cosines = x @ x.mT if size <= BLOCK else None
     distance = torch.full((batch, size), torch.inf, device=x.device)
     for place in range(min(count, size)):
         order[rows, chosen] = place
         # mu_j = min over the chosen k of D_kj
-        distance = distance.minimum(1 - (x @ x[rows, chosen, :, None]).squeeze(-1))
+        to_chosen = (x @ x[rows, chosen, :, None]).squeeze(-1) if cosines is None else cosines[rows, chosen]
+        distance = distance.minimum(1 - to_chosen)
         distance[rows, chosen] = -torch.inf
         chosen = distance.argmax(dim=1)
     return order

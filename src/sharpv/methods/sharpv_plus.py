@@ -1,0 +1,59 @@
+"""SharpV's counts and importance, with tokens of a frame that must also differ from each other.
+
+Not in the paper: this project's own. SharpV's T decides how much of each frame is kept, and its I = T + w S how much a
+token is worth (arXiv 2511.08003); the subset is the one that a determinantal point process finds likeliest,
+
+    L = diag(q) G diag(q),  G_ij = cos(x_i, x_j),  q_i = (I_i / max I) ** power
+
+greedily, as in CDPruner (arXiv 2506.10967), with importance in the place of relevance to a question. What ranks high by
+I alone is often one thing many times over. What it is worth on the embedded model: docs/results/pocket_plus.md. It has
+not been measured on a large one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..importance import frame_retention, importance, surroundings
+from .base import Method, Scores
+from .cdpruner import largest_determinant, similarity_kernel
+
+SMALLEST = 1e-3
+"""Worth of a token that is like all around it: none is out of the question."""
+
+
+@dataclass(frozen=True)
+class SharpVPlus(Method):
+    """As many tokens of a frame as SharpV keeps, important and diverse.
+
+    Args:
+        weight: w, as SharpV's.
+        power: how much importance counts beside diversity; 0 is diversity alone.
+
+    >>> sharpv.apply(model, "sharpv+", retention=0.25)
+    """
+
+    name: ClassVar[str] = "sharpv+"
+    summary: ClassVar[str] = "as many of each frame as sharpv, important and diverse"
+    adaptive: ClassVar[bool] = True
+    cost: ClassVar[str] = "T N^2 (N + D)"
+
+    weight: float = 1.0
+    power: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "power"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+
+    def score(self, features: Tensor) -> Scores:
+        spatial, temporal = surroundings(features)
+        tokens = importance(spatial, temporal, self.weight)
+        worth = (tokens / tokens.amax(dim=1, keepdim=True).clamp(min=1e-6)).clamp(min=SMALLEST) ** self.power
+        order = largest_determinant(similarity_kernel(features, worth))
+        return Scores(-order.float(), frame_retention(spatial, temporal))
