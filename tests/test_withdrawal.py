@@ -99,6 +99,7 @@ def test_equals_the_stock_model_with_masks_from_that_layer_on(family, attention,
     left = (report.total - int(gone.sum())) / report.total
     assert report.layer_retention == pytest.approx((LAYER + left * (tiny.LAYERS - LAYER)) / tiny.LAYERS)
     assert report.kv_bytes < report.dense_kv_bytes
+    assert f"kept {100 * report.layer_retention:.1f} % of visual tokens x layers" in str(report)
 
 
 def test_the_layers_store_what_they_were_given(family, method):

@@ -121,6 +121,8 @@ class Report:
         if self.forgotten:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
+        if self.memory is not None and self.memory.withdrawn:
+            parts.append(f"kept {_percent(self.layer_retention)} of visual tokens x layers")
         if self.kv_bytes is not None and self.dense_kv_bytes is not None:
             parts.append(
                 f"KV cache {_size(self.kv_bytes)}, dense {_size(self.dense_kv_bytes)} "
