@@ -55,7 +55,7 @@ class Settings(PocketSettings):
     max_full: int = 400
     decay_from: float = 0.45
     monitor_videos: int = 40
-    reply_every: int = 8
+    reply_every: int = 2
     """Every so many steps a batch of text-only replies is learned too."""
 
 
