@@ -148,10 +148,8 @@ class MemoryStage:
     ) -> LayerView:
         assert trace.attention is not None and trace.reference is not None
         given, attended = trace.attention
-        length, repeats = trace.visual.shape[1], len(hidden) // len(trace.visual)
-        visual, valid = (
-            mask.to(hidden.device).repeat_interleave(repeats, dim=0) for mask in (trace.visual, trace.valid)
-        )
+        length = trace.visual.shape[1]
+        visual, valid = of_rows(trace.visual, hidden), of_rows(trace.valid, hidden)
         keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
         return LayerView(
             index=index,
@@ -174,9 +172,13 @@ class MemoryStage:
             judged = [self.criterion.forget(trace.measured[index]) for index in layers]
         for index, forgotten in zip(layers, judged, strict=True):
             layer = cast(ForgettingLayer, cache.layers[index])
-            entries = trace.visual.to(layer.keys.device) & forgotten.to(layer.keys.device)[:, None]
-            layer.forget(entries.repeat_interleave(len(layer.keys) // len(entries), dim=0))
+            layer.forget(of_rows(trace.visual, layer.keys) & of_rows(forgotten, layer.keys)[:, None])
             trace.forgotten[index] = forgotten
+
+
+def of_rows(samples: Tensor, like: Tensor) -> Tensor:
+    """What belongs to samples, for the rows of a batch: beams and returned sequences repeat each sample."""
+    return samples.to(like.device).repeat_interleave(len(like) // len(samples), dim=0)
 
 
 def hooked(layers: nn.ModuleList, before: Callable[..., Any], after: Callable[..., Any]) -> list[RemovableHandle]:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .attention import additive, last_row
 from .budget import Budget
 from .cache import CACHE, ForgettingLayer
-from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, require_whole_prompt, trace_of
+from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, of_rows, require_whole_prompt, trace_of
 from .methods.inner import InnerMethod
 
 
@@ -133,7 +133,7 @@ class WithdrawalStage:
         if cache is None or trace is None or not trace.awaited:
             return
         layer = cache.layers[index]
-        valid = _of_rows(trace.valid, layer.keys)
+        valid = of_rows(trace.valid, layer.keys)
         self.weights = last_row(module, kwargs, layer.keys, layer.values, valid)
 
     def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -147,21 +147,16 @@ class WithdrawalStage:
             assert isinstance(layer, ForgettingLayer)
             layer.hold(self.shorter.columns, self.shorter.real, trace.visual.shape[1], self.shorter.ragged)
             repeats = len(self.shorter.columns) // len(trace.visual)
-            visual = _of_rows(trace.visual, self.shorter.columns)
+            visual = of_rows(trace.visual, self.shorter.columns)
             left = (visual.gather(1, self.shorter.columns) & self.shorter.real).sum(dim=1)
             trace.withdrawn[index] = trace.visual.sum(dim=1).to(left.device) - left[::repeats]
         if index == len(cache.layers) - 1:
             trace.awaited, self.shorter, self.weights = False, None, None
 
     def _choose(self, trace: MemoryTrace, hidden: Tensor) -> Shorter:
-        visual, valid = _of_rows(trace.visual, hidden), _of_rows(trace.valid, hidden)
+        visual, valid = of_rows(trace.visual, hidden), of_rows(trace.valid, hidden)
         weights = self.weights if self.weights is None else self.weights.to(hidden.device)
         keep = valid & (~visual | self.method.stays(visual, self.budget, weights))
         shortest, longest = torch.stack(keep.sum(dim=1).aminmax()).tolist()  # the one host synchronisation
         columns = keep.long().argsort(dim=1, stable=True)[:, -longest:]
         return Shorter(columns, keep.gather(1, columns), shortest < longest)
-
-
-def _of_rows(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask of the samples for the rows of a batch: beams and returned sequences repeat each sample."""
-    return mask.to(like.device).repeat_interleave(len(like) // len(mask), dim=0)
