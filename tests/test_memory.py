@@ -241,12 +241,14 @@ def test_beams(model, family, prompts):
 class TestForgettingLayer:
     """The cache layer alone, against a plain one."""
 
-    def layer(self, batch: int = 2, length: int = 6, forget: list[list[int]] | None = None) -> ForgettingLayer:
+    def layer(
+        self, batch: int = 2, length: int = 6, forget: list[list[int]] | None = None, prompt: int = 6
+    ) -> ForgettingLayer:
         layer = ForgettingLayer()
         keys = torch.arange(batch * length, dtype=torch.float32).view(batch, 1, length, 1).repeat(1, 2, 1, 3)
         layer.update(keys, -keys)
         if forget is not None:
-            entries = torch.zeros(batch, length, dtype=torch.bool)
+            entries = torch.zeros(batch, prompt, dtype=torch.bool)
             for row, columns in enumerate(forget):
                 entries[row, columns] = True
             layer.forget(entries)
@@ -267,8 +269,12 @@ class TestForgettingLayer:
     def test_grows_after_forgetting(self):
         layer = self.layer(forget=[[1, 2], [3]])
         layer.update(torch.full((2, 2, 2, 3), 90.0), torch.full((2, 2, 2, 3), 90.0))
-        assert layer.columns.tolist() == [[-1, 0, 3, 4, 5, 6, 7], [0, 1, 2, 4, 5, 6, 7]]
+        assert layer.columns.tolist() == [[-1, 0, 3, 4, 5], [0, 1, 2, 4, 5]]  # what came later is all there
         assert layer.get_seq_length() == 8 and layer.keys.shape[2] == 7
+        seen = torch.ones(2, 9).bool()
+        seen[:, 7] = False
+        narrow = layer.narrow(seen, 1, "flash_attention_2", torch.float32)
+        assert narrow.tolist() == [[False, *[True] * 5, False, True], [True] * 6 + [False, True]]
 
     def test_masks(self):
         layer = self.layer(forget=[[1, 2], [3]])
@@ -300,11 +306,15 @@ class TestForgettingLayer:
         layer = self.layer(forget=[[1, 2], [3]])
         layer.update(torch.ones(2, 2, 3, 3), torch.ones(2, 2, 3, 3))
         layer.crop(-2)
-        assert layer.get_seq_length() == 7 and layer.keys.shape[2] == 6 and layer.columns.shape[1] == 6
+        assert layer.get_seq_length() == 7 and layer.keys.shape[2] == 6
+        assert layer.narrow(None, 1, "flash_attention_2", torch.float32).shape == (2, 7)
         layer.crop(0)
         assert layer.get_seq_length() == 7
         with pytest.raises(ValueError, match="cannot crop 2 of 7 tokens: the visual entries of the prompt's 6 tokens"):
             layer.crop(-2)
+        longer = self.layer(forget=[[1, 2], [3]], prompt=5)
+        longer.crop(-1)
+        assert longer.columns.tolist() == [[-1, 0, 3, 4], [0, 1, 2, 4]] and longer.described == 5
         plain = self.layer()
         plain.crop(-4)
         assert plain.get_seq_length() == plain.keys.shape[2] == 2

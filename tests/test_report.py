@@ -20,7 +20,7 @@ def video(keep: torch.Tensor, features: torch.Tensor | None = None, sample: int 
     frames, tokens = keep.shape
     if features is None:
         features = torch.randn(frames, tokens, 32, generator=torch.Generator().manual_seed(0))
-    return PrunedVideo(sample, Layout(frames, 1, tokens), keep.sum(1).tolist(), features[keep], keep)
+    return PrunedVideo(sample, Layout(frames, 1, tokens), keep.sum(1).tolist(), features[keep], keep, frames)
 
 
 def report(videos: list[PrunedVideo], flags: list[list[bool]] | None = None) -> Report:

@@ -15,6 +15,7 @@ from .handle import Handle
 from .methods import InnerMethod, Method, get_method
 from .models import find_family, unwrapped
 from .prompt import Settings, prune
+from .vision import Encoding
 
 PAPER_M = 0.2
 
@@ -28,6 +29,8 @@ def apply(
     max_tokens: int | None = None,
     min_tokens_per_frame: int = 0,
     positions: Literal["original", "packed"] = "original",
+    still: float | None = None,
+    frames_at_once: int | None = None,
 ) -> Handle:
     """Prune the videos that this model reads, from now until the handle is removed.
 
@@ -45,6 +48,11 @@ def apply(
         positions: "original": each survivor keeps its position in the full prompt, and the run equals a dense one with
             the dropped tokens masked. "packed": the shorter prompt is numbered from 0 (on multimodal RoPE all rows
             alike), as in the paper's pipeline.
+        still: stage 0. A frame in which no patch differs by more than this from the last encoded frame (root mean
+            square of its pixels, in the processor's units; 0: frames that repeat exactly) is not encoded and takes
+            that frame's features. None: every frame is encoded.
+        frames_at_once: so many frames go through the vision tower at a time, which bounds its memory on long videos.
+            Both need a tower that encodes frame by frame (:class:`sharpv.vision.Encoding`).
 
     Returns:
         A :class:`Handle`, which is also a context manager.
@@ -60,7 +68,8 @@ def apply(
     """
     if isinstance(method := get_method(method), InnerMethod):
         memory = None
-    settings = _settings(method, memory, retention, max_tokens, min_tokens_per_frame, positions)
+    encoding = Encoding(still, frames_at_once)
+    settings = _settings(method, memory, Budget(retention, max_tokens, min_tokens_per_frame), positions, encoding)
     return Handle(unwrapped(model), settings)
 
 
@@ -73,6 +82,8 @@ def trim(
     max_tokens: int | None = None,
     min_tokens_per_frame: int = 0,
     positions: Literal["original", "packed"] = "original",
+    still: float | None = None,
+    frames_at_once: int | None = None,
 ) -> dict[str, Any]:
     """Stage 1 alone, explicitly, nothing patched: a dict for ``model.generate(**trimmed)`` or ``model(**trimmed)``.
 
@@ -86,11 +97,13 @@ def trim(
     >>> trimmed = sharpv.trim(model, inputs, "sharpv", retention=0.25)
     >>> out = model.generate(**trimmed, max_new_tokens=64)
     """
-    settings = _settings(method, None, retention, max_tokens, min_tokens_per_frame, positions)
+    encoding = Encoding(still, frames_at_once)
+    settings = _settings(method, None, Budget(retention, max_tokens, min_tokens_per_frame), positions, encoding)
     if isinstance(settings.method, InnerMethod):
         raise ValueError(f"{settings.method.name} acts inside the language model: use sharpv.apply")
     model = unwrapped(model)
     family = find_family(model)
+    settings.encoding.require(family)
     if Handle.of(model) is not None:
         raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
     if not family.has_video(inputs):
@@ -106,13 +119,12 @@ def trim(
 def _settings(
     method: str | Method,
     memory: float | Criterion | None,
-    retention: float | None,
-    max_tokens: int | None,
-    min_tokens_per_frame: int,
+    budget: Budget,
     positions: Literal["original", "packed"],
+    encoding: Encoding,
 ) -> Settings:
     if positions not in ("original", "packed"):
         raise ValueError(f"positions must be 'original' or 'packed', got {positions!r}")
-    chosen, budget = get_method(method), Budget(retention, max_tokens, min_tokens_per_frame)
+    chosen = get_method(method)
     chosen.require_budget(budget)
-    return Settings(chosen, budget, get_criterion(memory), positions)
+    return Settings(chosen, budget, get_criterion(memory), positions, encoding)

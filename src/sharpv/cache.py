@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import ModelOutput
@@ -22,8 +23,9 @@ lets its outputs answer to the old name."""
 class ForgettingLayer(DynamicLayer):
     """A cache layer with a logical length: to the model it is as long as the sequence, but it may store less.
 
-    ``columns[b, p]`` is the logical column of stored column p in row b, or -1 where a row stores fewer entries than the
-    longest row of the batch (rows are aligned to the right). None means that nothing has been forgotten.
+    It stores some of its first ``described`` logical columns and all that came later: ``columns[b, p]`` is the logical
+    column of stored column p in row b, or -1 where a row stores fewer entries than the longest row of the batch (rows
+    are aligned to the right). None means that nothing has been forgotten.
     """
 
     keys: Tensor
@@ -33,14 +35,11 @@ class ForgettingLayer(DynamicLayer):
         super().__init__()
         self.length = 0
         self.columns: Tensor | None = None
-        self.prompt_length = 0
+        self.described = self.prompt_length = 0
         self.ragged = False
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        new = key_states.shape[-2]
-        if self.columns is not None:
-            self.columns = torch.cat([self.columns, self._next_columns(new)], dim=1)
-        self.length += new
+        self.length += key_states.shape[-2]
         return super().update(key_states, value_states, *args, **kwargs)
 
     def get_seq_length(self) -> int:
@@ -59,7 +58,7 @@ class ForgettingLayer(DynamicLayer):
         gather = columns[:, None, :, None].expand(-1, self.values.shape[1], -1, self.values.shape[3])
         self.values = self.values.gather(2, gather)
         self.columns = columns.masked_fill(~keep.gather(1, columns), -1)
-        self.prompt_length = entries.shape[1]
+        self.described, self.prompt_length = self.length, entries.shape[1]
         self.ragged = shortest < longest
 
     def hold(self, columns: Tensor, real: Tensor, length: int, ragged: bool) -> None:
@@ -68,7 +67,7 @@ class ForgettingLayer(DynamicLayer):
         ``columns`` ``(B, stored)``; ``real`` False where a column only fills up its row, which ``ragged`` says of any.
         """
         self.columns = columns.masked_fill(~real, -1)
-        self.length = self.prompt_length = length
+        self.length = self.described = self.prompt_length = length
         self.ragged = ragged
 
     def narrow(self, mask: Tensor | None, new: int, attention: str, dtype: torch.dtype) -> Tensor | None:
@@ -80,26 +79,26 @@ class ForgettingLayer(DynamicLayer):
             attention: the model's attention implementation, which decides what a missing mask must become.
             dtype: of an additive mask that has to be made.
         """
-        if self.columns is None:
+        if self.columns is None or (mask is None and not self.ragged):
             return mask
-        columns = torch.cat([self.columns, self._next_columns(new)], dim=1)
-        stored = columns >= 0
-        columns = columns.clamp(min=0)
+        later = self.length + new - self.described
+        stored = functional.pad(self.columns >= 0, (0, later), value=True)
         if mask is None:
-            if not self.ragged:
-                return None
             if attention.startswith("flash"):
                 return stored
             mask = stored[:, None, None, :].expand(-1, 1, new, -1)
             if attention != "eager":
                 return mask
             return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        if mask.ndim == 2:
-            return mask.gather(1, columns) & stored
-        mask = mask.expand(len(columns), *mask.shape[1:])
-        mask = mask.gather(3, columns[:, None, None, :].expand(-1, *mask.shape[1:3], -1))
-        stored = stored[:, None, None, :]
-        return mask & stored if mask.dtype == torch.bool else mask.masked_fill(~stored, torch.finfo(mask.dtype).min)
+        mask = mask.expand(len(stored), *mask.shape[1:])
+        if mask.ndim == 4:
+            stored = stored[:, None, None, :]
+        columns = self.columns.clamp(min=0).view(len(stored), *[1] * (mask.ndim - 2), -1)
+        described = mask[..., : self.described].gather(-1, columns.expand(*mask.shape[:-1], -1))
+        mask = torch.cat([described, mask[..., self.described :]], dim=-1)
+        if mask.is_floating_point():
+            return mask.masked_fill(~stored, torch.finfo(mask.dtype).min)
+        return mask & stored
 
     def crop(self, tokens_to_remove: int) -> None:
         if self.columns is not None and self.length - abs(tokens_to_remove) < self.prompt_length:
@@ -110,12 +109,13 @@ class ForgettingLayer(DynamicLayer):
         super().crop(tokens_to_remove)
         if self.is_initialized:
             self.length -= abs(tokens_to_remove)
-            if self.columns is not None and tokens_to_remove:
-                self.columns = self.columns[:, : -abs(tokens_to_remove)]
+            if self.columns is not None and self.length < self.described:
+                self.columns = self.columns[:, : self.length - self.described]
+                self.described = self.length
 
     def reset(self) -> None:
         super().reset()
-        self.length, self.columns, self.prompt_length, self.ragged = 0, None, 0, False
+        self.length, self.columns, self.described, self.prompt_length, self.ragged = 0, None, 0, 0, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
@@ -131,11 +131,6 @@ class ForgettingLayer(DynamicLayer):
         super().batch_select_indices(indices)
         if self.columns is not None:
             self.columns = self.columns[indices]
-
-    def _next_columns(self, new: int) -> Tensor:
-        assert self.columns is not None
-        later = torch.arange(self.length, self.length + new, device=self.columns.device)
-        return later.expand(len(self.columns), -1)
 
 
 class StoredKeys:

@@ -1,6 +1,6 @@
 """An encoder's output while its videos are pruned: rows taken apart by video, picked, and joined again by sample.
 
-All functions edit the output in place: ``pooler_output``, and each layer of ``deepstack_features`` alike.
+They edit the output in place: ``pooler_output``, and each layer of ``deepstack_features`` alike.
 """
 
 from __future__ import annotations
@@ -36,6 +36,23 @@ def join_samples(output: Any, samples: list[int]) -> None:
         return [rows[0] if len(rows) == 1 else torch.cat(rows) for rows in of]
 
     _each(output, join)
+
+
+def join_pieces(pieces: list[Any], layouts: list[Layout], order: Tensor) -> Any:
+    """One video's output from those of its pieces: frame t is the ``order[t]``-th of all the pieces' frames."""
+
+    def join(videos: list[Tensor]) -> list[Tensor]:
+        frames = torch.cat([layout.frames_of(rows) for layout, rows in zip(layouts, videos, strict=True)])
+        last = videos[-1]
+        return [torch.cat([frames.index_select(0, order).flatten(0, 1), last[len(last) - layouts[-1].trailing :]])]
+
+    output = pieces[0]
+    layers = zip(*(getattr(piece, "deepstack_features", None) or [] for piece in pieces), strict=True)
+    output.pooler_output = [piece.pooler_output[0] for piece in pieces]
+    if getattr(output, "deepstack_features", None) is not None:
+        output.deepstack_features = [[rows[0] for rows in layer] for layer in layers]
+    _each(output, join)
+    return output
 
 
 def _each(output: Any, change: Callable[[list[Tensor]], list[Tensor]]) -> None:

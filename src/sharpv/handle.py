@@ -42,6 +42,7 @@ class Handle:
 
     def __init__(self, model: PreTrainedModel, settings: Settings) -> None:
         self.family = find_family(model)
+        settings.encoding.require(self.family)
         if Handle.of(model) is not None:
             raise ValueError("this model is already pruned by sharpv: call remove() on its handle first")
         self.model = model

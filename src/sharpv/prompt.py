@@ -23,6 +23,7 @@ from .methods.base import is_sound, refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
 from .models.layout import first_true
+from .vision import Encoding, encode_videos
 
 PER_TOKEN = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
 """Inputs with one entry per prompt token besides ids, mask and positions, and what stands at padding."""
@@ -36,6 +37,7 @@ class Settings:
     budget: Budget
     memory: Criterion | None
     positions: Literal["original", "packed"]
+    encoding: Encoding
 
     @property
     def inside(self) -> bool:
@@ -53,6 +55,7 @@ class PrunedVideo:
         kept_per_frame: kept patches of each frame.
         rows: ``(n, D)`` the feature rows that the language model reads, those that are no patches included.
         keep: ``(T, N)`` bool, the keep mask.
+        encoded: frames that the tower was run on.
     """
 
     sample: int
@@ -60,6 +63,7 @@ class PrunedVideo:
     kept_per_frame: list[int]
     rows: Tensor
     keep: Tensor
+    encoded: int
 
     @property
     def features(self) -> Tensor:
@@ -126,9 +130,7 @@ def prune(
         raise ValueError(f"attention_mask must be {tuple(ids.shape)}, as input_ids, got {tuple(mask.shape)}")
     if not family.images_beside and inputs.get(RAW_PIXELS["image"]) is not None:
         raise ValueError(f"{family.name} has one placeholder for both: pass images and videos in separate batches")
-    encoded = {
-        name: family.encode(model, name, inputs) for name in family.encoders if inputs.get(RAW_PIXELS[name]) is not None
-    }
+    encoded, sources = _encode(model, family, settings.encoding, inputs)
     output = encoded[family.modality]
     rows_made = sum(rows.shape[:-1].numel() for rows in output.pooler_output)
     layouts = family.layouts(model, inputs, rows_made)
@@ -183,9 +185,12 @@ def prune(
     samples = _samples(placeholders, [choice.layout for choice in choices])
     picks = [choice.pick(sum(counts)) for choice, counts in zip(choices, kept_per_frame, strict=True)]
     keep_rows(output, picks)
+    frames = (len(set(source)) for source in sources) if sources else (layout.frames for layout in layouts)
     videos = [
-        PrunedVideo(sample, choice.layout, counts, rows, choice.keep)
-        for choice, sample, counts, rows in zip(choices, samples, kept_per_frame, output.pooler_output, strict=True)
+        PrunedVideo(sample, choice.layout, counts, rows, choice.keep, count)
+        for choice, sample, counts, rows, count in zip(
+            choices, samples, kept_per_frame, output.pooler_output, frames, strict=True
+        )
         if choice.layout.frames
     ]
     join_samples(output, samples)
@@ -226,6 +231,18 @@ class _Choice:
     def pick(self, kept: int) -> Tensor:
         """Indices of the encoder's rows that stay, in order, given how many patches do."""
         return first_true(self.layout.spread(self.keep, others=True), kept + self.layout.others)
+
+
+def _encode(
+    model: PreTrainedModel, family: Family, encoding: Encoding, inputs: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """The encoders' outputs by modality, and where each video's frames came from if that is not the model's own way."""
+    there = [name for name in family.encoders if inputs.get(RAW_PIXELS[name]) is not None]
+    sources: list[list[int]] = []
+    outputs = {name: family.encode(model, name, inputs) for name in there if encoding.stock or name != family.modality}
+    if not encoding.stock:
+        outputs[family.modality], sources = encode_videos(model, family, encoding, inputs)
+    return outputs, sources
 
 
 def _questions(model: PreTrainedModel, ids: Tensor, real: Tensor, placeholder: Tensor) -> Tensor:

@@ -59,6 +59,11 @@ class Report:
         return sum(sum(video.kept_per_frame) for video in self.videos)
 
     @property
+    def repeated(self) -> int:
+        """Frames that stage 0 did not encode because they repeat another."""
+        return sum(video.layout.frames - video.encoded for video in self.videos)
+
+    @property
     def retention(self) -> float:
         """Kept share of the visual tokens, before the LLM."""
         return self.kept / self.total
@@ -118,6 +123,9 @@ class Report:
 
     def __str__(self) -> str:
         parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({_both(self.retention)})"]
+        if self.repeated:
+            frames = sum(video.layout.frames for video in self.videos)
+            parts.append(f"encoded {frames - self.repeated} of {frames} frames")
         if self.forgotten:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
@@ -165,6 +173,7 @@ class Report:
                 {
                     "sample": video.sample,
                     "frames": video.layout.frames,
+                    "frames_encoded": video.encoded,
                     "tokens_per_frame": video.layout.tokens_per_frame,
                     "kept_per_frame": video.kept_per_frame,
                 }

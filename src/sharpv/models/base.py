@@ -44,6 +44,10 @@ class Family:
         placeholder: the attribute of the config that holds the id of a video's placeholder tokens.
         images_beside: whether images may stand beside videos in a batch.
         offload: whether the model runs with weights that accelerate keeps elsewhere, as transformers has it.
+        frames_as: how a video's pixels lie, where its frames are encoded one by one: as "pictures"
+            ``(videos, T, C, H, W)`` or as "patches", rows under ``video_grid_thw``. None: they are not, or not known
+            to be.
+        per_video: inputs of the encoder with one entry per video, besides ``video_grid_thw``.
         encoders: per modality, the method that encodes its pixels.
         input_names: inputs that only the vision side and the positions read, besides those in the signatures of the
             encoders; they are dropped once features and positions are computed.
@@ -63,6 +67,8 @@ class Family:
     placeholder: str = "video_token_id"
     images_beside: bool = True
     offload: bool = True
+    frames_as: Literal["pictures", "patches"] | None = None
+    per_video: tuple[str, ...] = ()
     encoders: Mapping[str, str] = field(
         default_factory=lambda: {"image": "get_image_features", "video": "get_video_features"}
     )

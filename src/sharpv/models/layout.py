@@ -55,10 +55,13 @@ class Layout:
         """Rows that the encoder gives."""
         return self.frames * self.tokens_per_frame + self.others
 
+    def frames_of(self, rows: Tensor) -> Tensor:
+        """The rows ``(n, D)`` of the frames, those that lead them included: ``(T, leading + N, D)``."""
+        return rows[: len(rows) - self.trailing].unflatten(0, (self.frames, self.leading + self.tokens_per_frame))
+
     def split(self, rows: Tensor) -> Tensor:
         """The patches of ``(n, D)`` feature rows as ``(T, N, D)``."""
-        frames = rows[: len(rows) - self.trailing].unflatten(0, (self.frames, self.leading + self.tokens_per_frame))
-        return frames[:, self.leading :]
+        return self.frames_of(rows)[:, self.leading :]
 
     def replaced(self, rows: Tensor, patches: Tensor) -> Tensor:
         """The rows ``(n, D)`` with other patches ``(T, N, D)`` in their places."""

@@ -26,6 +26,7 @@ LLAVA_ONEVISION = Family(
     model_types=("llava_onevision",),
     examples=("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
     layouts=_layouts,
+    frames_as="pictures",
     # its forward calls .flatten(0, 1) on the video features
     batched_features=True,
     input_names=("image_sizes_videos",),

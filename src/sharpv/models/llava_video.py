@@ -33,6 +33,7 @@ LLAVA_NEXT_VIDEO = Family(
     model_types=("llava_next_video",),
     examples=("llava-hf/LLaVA-NeXT-Video-7B-hf",),
     layouts=_next_video,
+    frames_as="pictures",
 )
 
 VIDEO_LLAVA = Family(
@@ -40,6 +41,7 @@ VIDEO_LLAVA = Family(
     model_types=("video_llava",),
     examples=("LanguageBind/Video-LLaVA-7B-hf",),
     layouts=_video_llava,
+    frames_as="pictures",
     # its forward moves the features as one tensor
     batched_features=True,
 )

@@ -23,6 +23,7 @@ PERCEPTION_LM = Family(
     model_types=("perception_lm",),
     examples=("facebook/Perception-LM-1B", "facebook/Perception-LM-8B"),
     layouts=_layouts,
+    frames_as="pictures",
     # one encoder for both, and a forward that moves the features as one tensor
     encoders={"image": "get_image_features", "video": "get_image_features"},
     batched_features=True,

@@ -22,6 +22,7 @@ QWEN2_VL = Family(
     model_types=("qwen2_vl",),
     examples=("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
     layouts=_layouts,
+    frames_as="patches",
     positions="mrope",
 )
 
@@ -30,6 +31,7 @@ QWEN2_5_VL = Family(
     model_types=("qwen2_5_vl",),
     examples=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
     layouts=_layouts,
+    frames_as="patches",
     positions="mrope",
     # seconds per temporal step: scales the time row of the positions
     input_names=("second_per_grid_ts",),
@@ -41,6 +43,7 @@ QWEN3_VL = Family(
     examples=("Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-30B-A3B-Instruct"),
     # timestamps stand as text between the frames and stay; the deepstack rows are pruned with the features
     layouts=_layouts,
+    frames_as="patches",
     positions="mrope",
 )
 
@@ -52,6 +55,7 @@ QWEN3_5 = Family(
     # three of four layers are linear attention; the vision side is Qwen3-VL's without deepstack
     hybrid=True,
     layouts=_layouts,
+    frames_as="patches",
     positions="mrope",
 )
 
@@ -61,6 +65,7 @@ GLM_V = Family(
     variants=("glm4v_moe", "glm46v"),
     examples=("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.5V", "zai-org/GLM-4.6V"),
     layouts=_layouts,
+    frames_as="patches",
     positions="mrope",
     # images and videos share one placeholder, so the model itself cannot read both in one batch
     placeholder="image_token_id",

@@ -33,5 +33,7 @@ VIDEO_LLAMA_3 = Family(
     model_types=("video_llama_3",),
     examples=("lkhl/VideoLLaMA3-2B-Image-HF",),
     layouts=_layouts,
+    frames_as="patches",
+    per_video=("video_merge_sizes",),
     input_names=("video_compression_mask",),
 )
