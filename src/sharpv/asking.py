@@ -22,6 +22,7 @@ from .methods import get_method
 from .models import find_family, list_models
 from .models.layout import FRAMES
 from .video import Clip
+from .vision import Encoding
 
 EMBEDDED = {"pocket": pocket.load, "smol": smol.load}
 """Names of the embedded models wherever a model is named."""
@@ -88,10 +89,19 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[P
     return loaded.to(device).eval(), processor
 
 
-def check(method: str, *, memory: float | None, retention: float | None, max_tokens: int | None) -> None:
+def check(
+    method: str,
+    *,
+    memory: float | None,
+    retention: float | None,
+    max_tokens: int | None,
+    still: float | None,
+    frames_at_once: int | None,
+) -> None:
     """Refuse what :func:`sharpv.apply` would refuse, before a model is loaded."""
     get_method(method).require_budget(Budget(retention, max_tokens))
     get_criterion(memory)
+    Encoding(still, frames_at_once)
 
 
 def encode(model: PreTrainedModel, processor: ProcessorMixin, clip: Clip, question: str) -> Any:

@@ -24,6 +24,9 @@ MEMORY_HELP = (
     "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: a low similarity does not "
     "mean that a layer is not needed for long answers (docs/findings.md)."
 )
+STILL_HELP = (
+    "Do not encode frames that differ from the last encoded one by no more than this; 0: equal ones. Else all are."
+)
 
 
 def fail(message: object) -> NoReturn:
@@ -80,6 +83,8 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option(help="Ceiling on kept visual tokens.")] = None,
     frames: Annotated[int | None, typer.Option(help=f"Frames to sample ({DEFAULT_FRAMES} unless --fps).")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead of --frames.")] = None,
+    still: Annotated[float | None, typer.Option(help=STILL_HELP)] = None,
+    frames_at_once: Annotated[int | None, typer.Option(help="Frames in the vision tower at a time; else all.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
@@ -91,6 +96,7 @@ def ask(
     from .video import read
 
     options: dict[str, Any] = {"retention": retention, "max_tokens": max_tokens, "memory": _memory(memory)}
+    options |= {"still": still, "frames_at_once": frames_at_once}
     with working("checking"):
         asking.check(method, **options)
     with working("reading the clip"):

@@ -41,7 +41,7 @@ class SharpVModel(lmms):
         pretrained: "pocket", "smol", a local directory or a hub id.
         method: a method's name, or "dense" for the untouched model, which is the baseline to compare with: other ids of
             lmms-eval have prompts of their own.
-        retention, max_tokens, min_tokens_per_frame, positions: as in :func:`sharpv.apply`.
+        retention, max_tokens, min_tokens_per_frame, positions, still, frames_at_once: as in :func:`sharpv.apply`.
         memory: the paper's M, or "off".
         num_frames: frames sampled from a video, evenly; ``fps`` instead samples by time.
         max_new_tokens: where a task says nothing.
@@ -62,6 +62,8 @@ class SharpVModel(lmms):
         max_tokens: int | None = None,
         min_tokens_per_frame: int = 0,
         positions: Any = "original",
+        still: float | None = None,
+        frames_at_once: int | None = None,
         num_frames: int | None = None,
         fps: float | None = None,
         max_new_tokens: int = 128,
@@ -90,6 +92,8 @@ class SharpVModel(lmms):
                     max_tokens=max_tokens,
                     min_tokens_per_frame=min_tokens_per_frame,
                     positions=positions,
+                    still=still,
+                    frames_at_once=frames_at_once,
                 )
 
     def generate_until(self, requests: list[Any]) -> list[GenerationResult]:
