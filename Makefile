@@ -28,10 +28,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@$(BIN)/sharpv demo
 
+# What pruning costs and gains on this CPU: minutes. What it does to answers: hours.
 .PHONY: bench
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/scoring_time.py
+	@$(BIN)/python benchmarks/scaling.py
+	@$(BIN)/python benchmarks/criterion_cost.py
+	@$(BIN)/python benchmarks/latency.py
+
+.PHONY: bench-accuracy
+bench-accuracy: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/pocket_accuracy.py
 	@$(BIN)/python benchmarks/pocket_memory.py
+	@$(BIN)/python benchmarks/pocket_still.py
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev

@@ -10,23 +10,17 @@ docs/results/criterion_cost.{md,json}.
 
 from __future__ import annotations
 
-import json
-import platform
-import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
+from timing import Ratio, interleaved, machine, publish
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
 import sharpv
 from sharpv import Contribution
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SIZES = {  # Qwen2-0.5B and Qwen2-7B, the language models of LLaVA-OneVision
     "0.5b": dict(hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_key_value_heads=2),
     "7b": dict(hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4),
@@ -69,25 +63,23 @@ def main(
     ids = torch.cat([torch.arange(14), torch.full((length,), VIDEO), torch.arange(QUESTION)])[None].to(device)
     pixels = torch.randn(1, frames, 3, 384, 384, generator=torch.Generator().manual_seed(1)).to(device, model.dtype)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels}
-    seconds: dict[str, list[float]] = {name: [] for name in CRITERIA}
-    rng = np.random.default_rng(0)
-    for index in track(range(rounds + 1), "timing"):
-        for name in rng.permutation(list(CRITERIA)):
-            with torch.no_grad(), sharpv.apply(model, retention=1.0, memory=CRITERIA[name]):
-                wait(device)
-                start = time.perf_counter()
+
+    def prefill(criterion: Any) -> Any:
+        @torch.no_grad()
+        def run() -> None:
+            with sharpv.apply(model, retention=1.0, memory=criterion):
                 model(**inputs, use_cache=True, logits_to_keep=1)
-                wait(device)
-            if index:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    cpu = f"{platform.machine()} CPU, {threads} threads"
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else cpu
+
+        return run
+
+    seconds = interleaved({name: prefill(criterion) for name, criterion in CRITERIA.items()}, rounds, device)
+    where = machine(device, threads)
     lines = [
         "# What deciding costs at prefill",
         "",
         f"Prefill of {ids.shape[1]} tokens, {length - 1} of them visual and all kept, on {layers} decoder layers of "
-        f"the width of LLaVA-OneVision {size.upper()} (random weights, stub vision tower), {dtype}, {where}, torch "
-        f"{torch.__version__}; median of {rounds} interleaved rounds, the middle half of them in brackets. Nothing "
+        f"the width of LLaVA-OneVision {size.upper()} (random weights, stub vision tower), {dtype}, {where}; "
+        f"median of {rounds} interleaved rounds, the middle half of them in brackets. Nothing "
         "is forgotten. Written by `python benchmarks/criterion_cost.py`.",
         "",
         "| criterion | prefill time to that without | seconds, this machine |",
@@ -95,18 +87,10 @@ def main(
     ]
     facts: dict[str, Any] = {"size": size, "layers": layers, "tokens": ids.shape[1], "device": where, "dtype": dtype}
     for name, own in seconds.items():
-        low, middle, high = np.percentile(np.array(own) / np.array(seconds["no second stage"]), [25, 50, 75])
-        facts[name] = {"ratio": float(middle), "quartiles": [float(low), float(high)], "seconds": float(np.median(own))}
-        lines.append(f"| {name} | {middle:.3f} [{low:.3f}, {high:.3f}] | {np.median(own):.3f} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "criterion_cost.md").write_text(text)
-    (RESULTS / "criterion_cost.json").write_text(json.dumps(facts, indent=1) + "\n")
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        ratio = Ratio.of(own, seconds["no second stage"])
+        facts[name] = {**vars(ratio), "seconds": float(np.median(own))}
+        lines.append(f"| {name} | {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] | {np.median(own):.3f} |")
+    publish("criterion_cost", lines, facts)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
-"""What choosing costs: every method on the same features, relative to SharpV, in one run.
+"""What choosing costs: every method on the same features, and the limits of the machine beside them, in one run.
 
     python benchmarks/scoring_time.py [--frames 32] [--tokens 196] [--width 3584] [--device cuda] [--dtype float16]
 
-Random features, retention 25 %, scoring and selection together as ``sharpv.apply`` runs them. Rounds are interleaved:
-each times every method once, in a new order; the ratio is the median over rounds of a method's time to SharpV's in the
-same round, with the middle half of the rounds in brackets. Writes docs/results/scoring_time.{md,json}.
+Random features, retention 25 %, scoring and selection together as ``sharpv.apply`` runs them. Writes
+docs/results/scoring_time.{md,json}.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import time
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
+from timing import Ratio, interleaved, machine, publish
+from torch import Tensor
+from torch.nn import functional
 
 from sharpv import Random, SharpV, Uniform
 from sharpv.budget import Budget
 from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, SharpVPlus, Subsample, VidCom2
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RETENTION = 0.25
 METHODS: dict[str, Method] = {
     "SharpV": SharpV(),
     "SharpV+ (ours)": SharpVPlus(),
@@ -41,6 +38,16 @@ METHODS: dict[str, Method] = {
     "control: whole frames": Subsample(),
     "control: means of frames": Pool(),
 }
+PLAIN, COPY, READ = "EVS, as plainly as it can be written", "a copy of the features", "a sum over the features"
+
+
+def plain_evs(features: Tensor) -> Tensor:
+    """EVS's rule (https://arxiv.org/abs/2510.14624) in two calls of torch; the first frame comes first."""
+    change = 1 - functional.cosine_similarity(features[1:], features[:-1], dim=-1)
+    scores = torch.cat([torch.full_like(change[:1], 255.0), change]).flatten()
+    keep = torch.zeros_like(scores, dtype=torch.bool)
+    keep[scores.argsort(descending=True, stable=True)[: int(RETENTION * len(scores))]] = True
+    return keep
 
 
 def main(
@@ -55,46 +62,52 @@ def main(
     torch.set_num_threads(threads)
     features = torch.randn(frames, tokens, width, generator=torch.Generator().manual_seed(0))
     features = features.to(device, getattr(torch, dtype))
-    budget, rng = Budget(retention=0.25), np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    for index in track(range(rounds + 1), "timing"):
-        for name in rng.permutation(list(METHODS)):
-            wait(device)
-            start = time.perf_counter()
-            METHODS[name].choose(features, budget)
-            wait(device)
-            if index:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    cpu = f"{platform.machine()} CPU, {threads} threads"
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else cpu
+    budget, target = Budget(RETENTION), torch.empty_like(features)
+
+    def choosing(method: Method) -> Callable[[], Any]:
+        return lambda: method.choose(features, budget)
+
+    cases = {name: choosing(method) for name, method in METHODS.items()}
+    cases |= {PLAIN: lambda: plain_evs(features), COPY: lambda: target.copy_(features), READ: features.sum}
+    seconds = interleaved(cases, rounds, device)
+    own = seconds["SharpV"]
+    # the copy reads and writes every byte, scoring must read each once
+    bandwidth = {"copy": Ratio.of(seconds[COPY], 2 * own), "sum": Ratio.of(seconds[READ], own)}
     lines = [
         "# Scoring and selection, relative to SharpV",
         "",
-        f"{frames} x {tokens} x {width} random {dtype} features, 25 % kept, on {where}, torch {torch.__version__}; "
-        f"median of {rounds} interleaved rounds, the middle half of them in brackets. Written by "
-        "`python benchmarks/scoring_time.py`.",
+        f"{frames} x {tokens} x {width} random {dtype} features, {100 * RETENTION:g} % kept, {machine(device, threads)}"
+        f"; median of {rounds} interleaved rounds, the middle half of them in brackets. Written by `python "
+        "benchmarks/scoring_time.py`.",
         "",
-        "| method | time to SharpV's | grows as | seconds, this machine |",
+        "| method | time to SharpV's | grows as | milliseconds, this machine |",
         "| --- | --- | --- | --- |",
     ]
     facts = {}
-    for name, method in METHODS.items():
-        ratio = np.array(seconds[name]) / np.array(seconds["SharpV"])
-        low, middle, high = np.percentile(ratio, [25, 50, 75])
-        own = float(np.median(seconds[name]))
-        facts[name] = {"ratio": float(middle), "quartiles": [float(low), float(high)], "seconds": own}
-        lines.append(f"| {name} | {middle:.2f} [{low:.2f}, {high:.2f}] | {method.cost} | {own:.4f} |")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "scoring_time.md").write_text(text)
-    what = {"frames": frames, "tokens": tokens, "width": width, "dtype": dtype, "device": where, "rounds": rounds}
-    (RESULTS / "scoring_time.json").write_text(json.dumps({**what, "methods": facts}, indent=1) + "\n")
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    for name in cases:
+        ratio, median = Ratio.of(seconds[name], own), float(np.median(seconds[name]))
+        facts[name] = {**vars(ratio), "seconds": median}
+        cost = METHODS[name].cost if name in METHODS else "T N D"
+        lines.append(f"| {name} | {ratio} | {cost} | {1000 * median:.4g} |")
+    share = {
+        name: f"{100 * ratio.median:.0f} % [{100 * ratio.low:.0f}, {100 * ratio.high:.0f}]"
+        for name, ratio in bandwidth.items()
+    }
+    lines += [
+        "",
+        f"SharpV reads the features, which it must do once, at {share['copy']} of the bandwidth of a copy, which reads "
+        f"and writes them, and at {share['sum']} of that of a sum, which only reads.",
+    ]
+    what = {
+        "frames": frames,
+        "tokens": tokens,
+        "width": width,
+        "dtype": dtype,
+        "where": machine(device, threads),
+        "rounds": rounds,
+    }
+    shares = {name: vars(ratio) for name, ratio in bandwidth.items()}
+    publish("scoring_time", lines, {**what, "cases": facts, "bandwidth_share": shares})
 
 
 if __name__ == "__main__":

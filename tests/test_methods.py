@@ -55,6 +55,16 @@ def features(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize(("method", "retention"), [pair for pair in ALL if not isinstance(pair[0], Random)])
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 9, "min_tokens_per_frame": 1}])
+def test_choosing_compiles_without_a_break(method, retention, options):
+    """As one graph; drawing random numbers from a seed is what torch.compile cannot take in."""
+    torch.compiler.reset()  # each method is another program
+    clip, budget = features(7, 12, 16), Budget(retention, **options)
+    compiled = torch.compile(lambda video: method.choose(video, budget).keep, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(clip), method.choose(clip, budget).keep)
+
+
 @EVERY
 @pytest.mark.parametrize("options", [{}, {"max_tokens": 9}, {"min_tokens_per_frame": 1}])
 def test_choosing_never_synchronises_with_the_host(method, retention, options):
