@@ -15,10 +15,11 @@ import sharpv
 import tiny
 from conftest import build
 from reference import cache_of, full_positions, on, patch_columns, prompt_logits, pruned_prompt, reference_logits, stock
-from sharpv import SharpV, Uniform
+from sharpv import Budget, SharpV, Uniform
 from sharpv.models import find_family
 from sharpv.models.base import RAW_PIXELS
-from sharpv.prompt import prune
+from sharpv.prompt import Settings, prune
+from sharpv.vision import Encoding
 from tiny import Clip
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
@@ -402,7 +403,7 @@ class SyncCounter(TorchFunctionMode):
 def test_one_host_synchronisation_per_prompt(model, family, method, monkeypatch):
     inputs = inputs_of(family, [[10, Clip(1), 11, Clip(2), 12], ONE[0]])
     own = find_family(model)
-    settings = sharpv.apply.__globals__["_settings"](method, None, 0.3, None, 0, "original")
+    settings = Settings(method, Budget(0.3), None, "original", Encoding())
     # transformers' own part: the vision tower, the positions, and reading video_grid_thw, which it reads too
     encoded = own.encode(model, own.modality, inputs)
     layouts = own.layouts(model, inputs, sum(rows.shape[:-1].numel() for rows in encoded.pooler_output))
