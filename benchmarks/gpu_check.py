@@ -27,10 +27,11 @@ from transformers import PreTrainedModel
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from real_size import EveryOther  # noqa: E402
+
 import sharpv  # noqa: E402
 import tiny  # noqa: E402 - lies with the tests
 from reference import stock  # noqa: E402
-from sharpv.criteria import Criterion, LayerView  # noqa: E402
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, tiny.Clip(1, frames=8), 12, 13], [10, tiny.Clip(2, frames=8), 15, 16, 17]]
 NEW = 6
@@ -103,17 +104,6 @@ def compare(
         got, _ = run(fused, inputs, pruned, tokens)
         errors.append(float((got - logits).abs().max() / logits.std()))
     return Row(family, attention, prompts, *errors)
-
-
-@dataclass(frozen=True)
-class EveryOther(Criterion):
-    """A memory criterion that does not depend on rounding."""
-
-    def measure(self, layer: LayerView) -> Tensor:
-        return torch.full((len(layer.hidden),), float(layer.index % 2), device=layer.hidden.device)
-
-    def forget(self, measured: Tensor) -> Tensor:
-        return measured > 0
 
 
 def run(

@@ -409,7 +409,7 @@ def test_one_host_synchronisation_per_prompt(model, family, method, monkeypatch)
     layouts = own.layouts(model, inputs, sum(rows.shape[:-1].numel() for rows in encoded.pooler_output))
     positions = full_positions(model, inputs)
     monkeypatch.setattr(type(own), "encode", lambda *_: encoded)
-    monkeypatch.setattr("sharpv.prompt._full_positions", lambda *_: positions)
+    monkeypatch.setattr("sharpv.prompt.full_positions", lambda *_: positions)
     stub = copy.copy(own)
     object.__setattr__(stub, "layouts", lambda *_: layouts)
     with SyncCounter() as counter:

@@ -1,4 +1,4 @@
-"""The only file that edits a prompt: ids, masks, token types, labels, positions and encoder outputs, together.
+"""A prompt is pruned: ids, masks, token types, labels, positions (:mod:`.columns`) and encoder outputs, together.
 
 A pruned prompt is an ordinary, shorter one. Each surviving token keeps the position it had in the full prompt (or all
 are numbered anew, ``positions="packed"``); a batch whose samples keep different numbers is padded again on the left.
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .budget import Budget
+from .columns import full_positions, kept_columns, shorten
 from .criteria import Criterion
 from .encoded import join_samples, keep_rows, separate
 from .methods import InnerMethod, Method
@@ -24,9 +25,6 @@ from .models import Family, Layout
 from .models.base import RAW_PIXELS
 from .models.layout import first_true
 from .vision import Encoding, encode_videos
-
-PER_TOKEN = {"token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
-"""Inputs with one entry per prompt token besides ids, mask and positions, and what stands at padding."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +175,9 @@ def prune(
         refuse_non_finite(choices[index].features, f"video {index}")
 
     # 3. the shorter prompt
-    positions = _full_positions(model, family, ids, real, inputs)
-    shorter = _gather(model, settings, inputs, keep, positions, width=max(kept))
-    visual = (patches & keep).gather(1, _columns(keep, max(kept)))
+    positions = full_positions(model, family, ids, real, inputs)
+    shorter = shorten(model, inputs, keep, positions, width=max(kept), packed=settings.positions == "packed")
+    visual = (patches & keep).gather(1, kept_columns(keep, max(kept)))
 
     # 4. the shorter encoder outputs
     samples = _samples(placeholders, [choice.layout for choice in choices])
@@ -273,53 +271,3 @@ def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:
         samples.append(sample)
         room -= layout.patches + layout.others
     return samples
-
-
-def _columns(keep: Tensor, width: int) -> Tensor:
-    """Columns of the full prompt that make up the shorter one, ``(B, width)``: the kept ones in order, on the right."""
-    return keep.long().argsort(dim=1, stable=True)[:, -width:]
-
-
-def _full_positions(
-    model: PreTrainedModel, family: Family, ids: Tensor, real: Tensor, inputs: Mapping[str, Any]
-) -> Tensor:
-    """Positions of the full prompt: ``(B, L)``, or ``(4, B, L)`` (text, time, height, width) for multimodal RoPE."""
-    given: Tensor | None = inputs.get("position_ids")
-    if given is not None:
-        return given
-    text = (real.long().cumsum(-1) - 1).clamp(min=0)
-    if family.positions == "1d":
-        return text
-    names = ("mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")
-    known = {name: inputs[name] for name in names if inputs.get(name) is not None}
-    if "mm_token_type_ids" not in known:
-        raise ValueError("multimodal RoPE needs mm_token_type_ids: pass on everything that the processor returns")
-    visual, _ = model.base_model.get_rope_index(ids, attention_mask=real.long(), **known)
-    return torch.cat([text[None], visual])
-
-
-def _gather(
-    model: PreTrainedModel, settings: Settings, inputs: Mapping[str, Any], keep: Tensor, positions: Tensor, width: int
-) -> dict[str, Tensor]:
-    """Every per-token input of the shorter prompt."""
-    columns = _columns(keep, width)
-    real = keep.gather(1, columns)
-    text_config = model.config.get_text_config()
-    padding = next((i for i in (text_config.pad_token_id, text_config.eos_token_id) if isinstance(i, int)), 0)
-    # a column that only fills up the row may have been a placeholder, which would ask for a feature
-    shorter = {
-        "input_ids": inputs["input_ids"].gather(1, columns).masked_fill(~real, padding),
-        "attention_mask": real.to(torch.long),
-    }
-    for name, fill in PER_TOKEN.items():
-        if inputs.get(name) is not None:
-            shorter[name] = inputs[name].gather(1, columns).masked_fill(~real, fill)
-    numbered = (real.long().cumsum(-1) - 1).clamp(min=0)
-    if settings.positions == "packed":
-        shorter["position_ids"] = numbered.expand(*positions.shape[:-2], -1, -1)
-        return shorter
-    shorter["position_ids"] = positions.gather(-1, columns.expand(*positions.shape[:-2], -1, -1))
-    if positions.ndim == 3 and len(positions) == 4:
-        # the text row only serves attention masks, which must see one gapless sequence
-        shorter["position_ids"][0] = numbered
-    return shorter
