@@ -13,7 +13,14 @@ from sharpv.smol import replies, train
 from sharpv.smol.model import build, join
 from sharpv.smol.train import Run, Settings
 
-SETTINGS = Settings(text_steps=4, slots=((8, 2), (4, 2)), monitor_videos=1, reply_every=2)
+SETTINGS = Settings(
+    grounding_steps=2,
+    grounding_slots=((1, 2), (2, 2)),
+    text_steps=3,
+    slots=((8, 2), (4, 2)),
+    monitor_videos=1,
+    reply_every=2,
+)
 
 
 def tiny_language() -> LlamaForCausalLM:
@@ -41,6 +48,7 @@ def trained(out: Path, stop: int = 0) -> Run:
     if stop:
         run = Run(out, SETTINGS)
         for _ in range(stop):
+            assert run.step < run.current.steps or run.next_stage()
             run.one_step()
         run.save()
     run = Run(out, SETTINGS)

@@ -59,7 +59,7 @@ def ask(episode: Episode, rng: np.random.Generator, frames: int, choices: int = 
 
     ``rng`` picks what is open: which object is asked about and how it is named.
     """
-    scene = _Scene(episode, rng, frames)
+    scene = Scene(episode, rng, frames)
     short = [question for family in _ASKERS for question in family(scene)]
     closed = [question for question in short if question.options is not None]
     picked = rng.permutation(len(closed))[:choices]
@@ -86,12 +86,13 @@ def describe(episode: Episode) -> Question:
     camera = "is still" if episode.pan is None else f"moves {episode.pan}"
     things = sorted(_shapes(episode), key=lambda item: COLOUR_NAMES.index(item.colour))
     clauses = [f"the background {scene}.", f"the camera {camera}."]
-    clauses += [f"the {item.colour} {item.shape} {_deed(item)}." for item in things]
+    clauses += [f"the {item.colour} {item.shape} {deed(item)}." for item in things]
     clauses.append(f"{len(things)} shapes in all.")
     return Question("video_caption", "Describe the video in detail.", " ".join(clauses), form="caption")
 
 
-def _deed(item: Item) -> str:
+def deed(item: Item) -> str:
+    """What the object does, as the caption says it."""
     if item.role == "mover":
         return f"moves {item.direction}"
     if item.new_colour is not None:
@@ -105,7 +106,7 @@ def _shapes(episode: Episode) -> list[Item]:
     return [item for item in episode.items if item.role != "dot"]
 
 
-class _Scene:
+class Scene:
     """An episode seen at some frames, with the helpers that the question families share."""
 
     def __init__(self, episode: Episode, rng: np.random.Generator, frames: int) -> None:
@@ -130,7 +131,7 @@ class _Scene:
         return (first, second) if self.chance(0.5) else (second, first)
 
 
-def _appearance_count(scene: _Scene) -> list[Question]:
+def _appearance_count(scene: Scene) -> list[Question]:
     questions = []
     for item in scene.shapes:
         seen = item.visible(scene.times).astype(int)
@@ -141,7 +142,7 @@ def _appearance_count(scene: _Scene) -> list[Question]:
     return questions
 
 
-def _attribute(scene: _Scene) -> list[Question]:
+def _attribute(scene: Scene) -> list[Question]:
     if not scene.unchanging:
         return []
     item = scene.pick(scene.unchanging)
@@ -150,14 +151,14 @@ def _attribute(scene: _Scene) -> list[Question]:
     return [Question("attribute", f"What shape is the {item.colour} object?", item.shape, SHAPES)]
 
 
-def _camera(scene: _Scene) -> list[Question]:
+def _camera(scene: Scene) -> list[Question]:
     if scene.episode.kind == "cut" or (scene.episode.pan is None and not scene.chance(0.12)):
         return []
     answer = scene.episode.pan or "still"
     return [Question("camera", "How does the camera move?", answer, (*DIRECTION_NAMES, "still"))]
 
 
-def _colour_change(scene: _Scene) -> list[Question]:
+def _colour_change(scene: Scene) -> list[Question]:
     changing = [item for item in scene.shapes if item.new_colour is not None]
     return [
         Question("colour_change", f"What colour does the {item.shape} become?", str(item.new_colour), COLOUR_NAMES)
@@ -166,18 +167,18 @@ def _colour_change(scene: _Scene) -> list[Question]:
     ]
 
 
-def _direction(scene: _Scene) -> list[Question]:
+def _direction(scene: Scene) -> list[Question]:
     return [
         Question("direction", f"Which direction does {scene.name(item)} move?", str(item.direction), DIRECTION_NAMES)
         for item in scene.movers
     ]
 
 
-def _existence(scene: _Scene) -> list[Question]:
+def _existence(scene: Scene) -> list[Question]:
     return [question for _ in range(2) for question in _existence_once(scene)]
 
 
-def _existence_once(scene: _Scene) -> list[Question]:
+def _existence_once(scene: Scene) -> list[Question]:
     if not scene.unchanging:
         return []
     item, other = scene.pick(scene.unchanging), scene.pick(scene.unchanging)
@@ -201,23 +202,26 @@ def _existence_once(scene: _Scene) -> list[Question]:
     return [Question("existence", f"Is there {article} {colour} {shape}?", answer, ("yes", "no"))]
 
 
-def _location(scene: _Scene) -> list[Question]:
-    if scene.episode.kind != "normal":
-        return []
-    clear = [
-        item
-        for item in scene.unchanging
-        if item.role == "static" and min(abs(value - SIZE / 2) for value in item.start) > _MIDDLE
-    ]
+def location_of(scene: Scene, item: Item) -> str | None:
+    """The quarter of the picture that the object stays in; None if it moves or lies near a middle line."""
+    x, y = item.start
+    clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _MIDDLE
+    if scene.episode.kind != "normal" or item.role != "static" or not clear:
+        return None
+    return LOCATIONS[2 * int(y > SIZE / 2) + int(x > SIZE / 2)]
+
+
+def _location(scene: Scene) -> list[Question]:
+    clear = [item for item in scene.unchanging if location_of(scene, item)]
     if not clear:
         return []
     item = scene.pick(clear)
-    x, y = item.start
-    answer = LOCATIONS[2 * int(y > SIZE / 2) + int(x > SIZE / 2)]
+    answer = location_of(scene, item)
+    assert answer is not None
     return [Question("location", f"Where is {scene.name(item)}?", answer, LOCATIONS)]
 
 
-def _motion_caption(scene: _Scene) -> list[Question]:
+def _motion_caption(scene: Scene) -> list[Question]:
     if len(scene.movers) != 1:
         return []
     item = scene.movers[0]
@@ -225,7 +229,7 @@ def _motion_caption(scene: _Scene) -> list[Question]:
     return [Question("motion_caption", "Describe the motion.", answer)]
 
 
-def _moving_attribute(scene: _Scene) -> list[Question]:
+def _moving_attribute(scene: Scene) -> list[Question]:
     if len(scene.movers) != 1:
         return []
     item = scene.movers[0]
@@ -234,13 +238,13 @@ def _moving_attribute(scene: _Scene) -> list[Question]:
     return [Question("moving_attribute", "What shape is the moving object?", item.shape, SHAPES)]
 
 
-def _moving_count(scene: _Scene) -> list[Question]:
+def _moving_count(scene: Scene) -> list[Question]:
     if scene.episode.kind != "normal":
         return []
     return [Question("moving_count", "How many objects move?", str(len(scene.movers)), ("0", "1", "2", "3"))]
 
 
-def _order(scene: _Scene) -> list[Question]:
+def _order(scene: Scene) -> list[Question]:
     early = [item for item in scene.movers if item.profile == "early"]
     late = [item for item in scene.movers if item.profile == "late"]
     verb = "moves"
@@ -256,7 +260,7 @@ def _order(scene: _Scene) -> list[Question]:
     return [Question("order", prompt, first.colour, (one.colour, two.colour))]
 
 
-def _scene(scene: _Scene) -> list[Question]:
+def _scene(scene: Scene) -> list[Question]:
     first, last = scene.episode.backgrounds
     if scene.episode.kind != "cut":
         return [Question("scene", "What is the background?", first, BACKGROUNDS)]
@@ -264,7 +268,7 @@ def _scene(scene: _Scene) -> list[Question]:
     return [Question("scene", f"What is the background at {when}?", answer, BACKGROUNDS)]
 
 
-def _small_dot(scene: _Scene) -> list[Question]:
+def _small_dot(scene: Scene) -> list[Question]:
     return [
         Question("small_dot", "What colour is the small dot?", item.colour, COLOUR_NAMES)
         for item in scene.episode.items
@@ -272,7 +276,7 @@ def _small_dot(scene: _Scene) -> list[Question]:
     ]
 
 
-def _speed(scene: _Scene) -> list[Question]:
+def _speed(scene: Scene) -> list[Question]:
     return [
         Question("speed", f"How does the speed of {scene.name(item)} change?", item.profile, SPEEDS)
         for item in scene.movers
@@ -280,7 +284,7 @@ def _speed(scene: _Scene) -> list[Question]:
     ]
 
 
-def _transition(scene: _Scene) -> list[Question]:
+def _transition(scene: Scene) -> list[Question]:
     if scene.episode.kind != "cut":
         return []
     first, last = scene.episode.backgrounds

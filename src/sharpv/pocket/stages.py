@@ -55,6 +55,7 @@ class Settings:
     families of questions count more, and the options of multiple choice are judged one by one."""
     text_budget: int = 130
     """Question tokens per video and step."""
+    min_kept: int = 40
     max_kept: int = 340
     max_full: int = 600
     decay_from: float = 0.6

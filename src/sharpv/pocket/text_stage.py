@@ -153,7 +153,7 @@ def keep_mask(
             rank *= np.repeat(rng.uniform(0.2, 1.7, (videos, tokens // CELLS)), CELLS, axis=1)
         if rng.random() < 0.15:
             positions = "packed"
-    count = int(np.clip(count, min(40, tokens), min(settings.max_kept, tokens)))
+    count = int(np.clip(count, min(settings.min_kept, tokens), min(settings.max_kept, tokens)))
     return rank.argsort(1).argsort(1) >= tokens - count, positions
 
 

@@ -8,6 +8,7 @@ it into a new one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,8 +35,11 @@ class LoRA(nn.Module):
         self.linear = linear
         self.a = nn.Parameter(torch.randn(RANK, linear.in_features) * linear.in_features**-0.5)
         self.b = nn.Parameter(torch.zeros(linear.out_features, RANK))
+        self.active = True
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return self.linear(x)
         return self.linear(x) + SCALE * nn.functional.linear(nn.functional.linear(x, self.a), self.b)
 
 
@@ -99,6 +103,19 @@ def add_lora(model: LlavaOnevisionForConditionalGeneration) -> None:
     language.requires_grad_(False)
     for module, name, linear in list(_linears(language)):
         setattr(module, name, LoRA(linear))
+
+
+@contextmanager
+def without_lora(model: nn.Module) -> Iterator[None]:
+    """The language model as it was published, for a while."""
+    added = [module for module in model.modules() if isinstance(module, LoRA)]
+    for module in added:
+        module.active = False
+    try:
+        yield
+    finally:
+        for module in added:
+            module.active = True
 
 
 def _linears(language: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:

@@ -28,7 +28,10 @@ EVALUATION = (
     "How do birds fly?", "What should I pack for a day at the beach?",
 )  # fmt: skip
 
-_TASKS = ("Explain in simple words: {}.", "Write one sentence about {}.", "Give two facts about {}.")
+_TASKS = (
+    "Explain in simple words: {}.", "Write one sentence about {}.", "Give two facts about {}.",
+    "What should everybody know about {}?", "Ask me a question about {}.", "Write two lines of a poem about {}.",
+)  # fmt: skip
 _THEMES = (
     "the Sun", "trees", "the alphabet", "cooking rice", "trains", "friendship", "the human brain", "winter", "money",
     "dogs", "electricity", "the history of Rome", "football", "computers", "the desert", "vaccines", "bridges", "music",

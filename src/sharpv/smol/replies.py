@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from transformers import LlamaForCausalLM, LlavaOnevisionForConditionalGeneratio
 
 from ..pocket.packing import IGNORE
 from .language import load_language
+from .model import without_lora
 from .prompts import EVALUATION, TRAINING
 
 REPLY_TOKENS = 40
@@ -27,8 +29,23 @@ class Replies:
             path.write_text(json.dumps(said))
         self.said: dict[str, list[int]] = json.loads(path.read_text())
 
-    def loss(self, model: LlavaOnevisionForConditionalGeneration, prompts: list[str]) -> Tensor:
+    def loss(self, model: LlavaOnevisionForConditionalGeneration, prompts: Sequence[str]) -> Tensor:
         """Mean cross entropy of the replies' tokens."""
+        logits, target = self._logits(model, prompts)
+        return functional.cross_entropy(logits, target)
+
+    def drift(self, model: LlavaOnevisionForConditionalGeneration, prompts: Sequence[str]) -> Tensor:
+        """Mean divergence KL(before || now) of the replies' tokens, in nats: 0 while nothing has been learned.
+
+        A loss on the replies themselves would be driven below what it was before, by learning them by heart.
+        """
+        with torch.no_grad(), without_lora(model):
+            before = functional.log_softmax(self._logits(model, prompts)[0], dim=-1)
+        now = functional.log_softmax(self._logits(model, prompts)[0], dim=-1)
+        return functional.kl_div(now, before, log_target=True, reduction="batchmean")
+
+    def _logits(self, model: LlavaOnevisionForConditionalGeneration, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Logits at the replies' tokens, (tokens, vocabulary), and the tokens."""
         rows = [(chat_ids(self.words, prompt), self.said[prompt]) for prompt in prompts]
         width = max(len(asked) + len(said) for asked, said in rows)
         ids = torch.full((len(rows), width), self.words.eos_token_id)
@@ -41,7 +58,7 @@ class Replies:
             inputs_embeds=model.model.get_input_embeddings()(ids), use_cache=False
         ).last_hidden_state[:, :-1]
         wanted = target[:, 1:] != IGNORE
-        return functional.cross_entropy(model.lm_head(hidden[wanted]), target[:, 1:][wanted])
+        return model.lm_head(hidden[wanted]), target[:, 1:][wanted]
 
 
 def chat_ids(words: PreTrainedTokenizerFast, prompt: str) -> list[int]:

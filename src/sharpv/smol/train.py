@@ -1,17 +1,20 @@
 """Train the smol model: ``python -m sharpv.smol.train DIR --seed 0``.
 
 Pocket's tower is frozen. The projector starts from a ridge regression on what its tokens show; it and LoRA deltas learn
-from pocket's videos and questions, in short answers, multiple choice, sentences and captions, with pocket's auxiliary
-loss on motion, and in the last phase from random keep sets only. Text-only replies that SmolLM2 gave before are mixed
-in. The budget is in steps, so the result depends on the seed and not on the machine; a run that was killed continues
-from ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
+from pocket's videos in two stages. In the first the words are grounded: one to four frames, mostly the tokens of
+objects, and listings of what is seen beside pocket's questions. In the second come motion and all forms of question,
+short answers, multiple choice, sentences and captions, with pocket's auxiliary loss on motion, and in its last phase
+random keep sets only. What SmolLM2 says to prompts without a video is held to what it said before.
+
+The budget is in steps, so the result depends on the seed and not on the machine; a run that was killed continues from
+``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from ..pocket.stages import Settings as PocketSettings
 from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
 from ..pocket.world import Episode
 from .language import load_tokenizer, phrasing
+from .listings import listings
 from .model import add_lora, build, deltas
 from .prompts import EVALUATION, TRAINING
 from .replies import Replies
@@ -43,20 +47,23 @@ RIDGE_FRAMES = 320
 class Settings(PocketSettings):
     """Everything that a training run depends on; what is not here is pocket's."""
 
+    grounding_steps: int = 400
+    grounding_batch: int = 3
+    grounding_slots: tuple[tuple[int, int], ...] = ((1, 28), (2, 28), (4, 28))
     text_steps: int = 1400
     text_batch: int = 2
     text_rate: float = 1e-3
     fresh_per_step: float = 1.5
     slots: tuple[tuple[int, int], ...] = ((8, 60), (4, 8), (12, 6), (16, 6), (32, 4))
-    object_phase: float = 0.35
-    random_phase: float = 0.7
+    object_phase: float = 0.3
+    random_phase: float = 0.6
     text_budget: int = 220
     max_kept: int = 220
     max_full: int = 400
     decay_from: float = 0.45
     monitor_videos: int = 40
-    reply_every: int = 2
-    """Every so many steps a batch of text-only replies is learned too."""
+    reply_every: int = 4
+    """Every so many steps what the model says to prompts without a video is held to what it said before."""
 
 
 def tower_states(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Tensor:
@@ -71,6 +78,13 @@ def projected(model: LlavaOnevisionForConditionalGeneration, states: Tensor) -> 
     return tokens
 
 
+class ListingBuffer(VideoBuffer):
+    """Pocket's buffer with listings beside the questions."""
+
+    def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
+        return [*listings(episode, rng, frames), *ask(episode, rng, frames, 1)]
+
+
 class SentenceBuffer(VideoBuffer):
     """Pocket's buffer, half of whose short questions are asked for a sentence."""
 
@@ -82,15 +96,16 @@ class SentenceBuffer(VideoBuffer):
 class SmolStage(TextStage):
     """Pocket's text stage with a projector that learns and LoRA on the language model."""
 
-    name = "smol"
+    name = "speaking"
     middle = 10
+    buffer_type: ClassVar[type[VideoBuffer]] = SentenceBuffer
 
     def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.steps = settings.text_steps
         self.device = model.device
         self.phrasing = phrasing()
-        self.buffer = SentenceBuffer(settings, self.encode, self.phrasing)
+        self.buffer = self.buffer_type(settings, self.encode, self.phrasing)
         self.extra = nn.Linear(model.config.text_config.hidden_size, 5 + 3 + 3).to(self.device)
         model.model.vision_tower.requires_grad_(False)
         model.lm_head.requires_grad_(False)
@@ -103,6 +118,24 @@ class SmolStage(TextStage):
     def visual_tokens(self, videos: list[TrainingVideo]) -> Tensor:
         states = torch.cat([video.features for video in videos]).float()
         return projected(self.model, states).reshape(len(videos), -1, self.model.config.text_config.hidden_size)
+
+
+class GroundingStage(SmolStage):
+    """The first stage: few frames, the tokens of objects, listings."""
+
+    name = "grounding"
+    buffer_type = ListingBuffer
+
+    def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
+        own = replace(
+            settings,
+            text_steps=settings.grounding_steps,
+            text_batch=settings.grounding_batch,
+            slots=settings.grounding_slots,
+            min_kept=8,
+            object_phase=1.0,
+        )
+        super().__init__(model, own)
 
 
 @torch.no_grad()
@@ -140,13 +173,13 @@ def start_projector(
 
 
 class Run(TrainingRun):
-    """Smol's: projector and LoRA, one stage."""
+    """Smol's: projector and LoRA, in two stages."""
 
-    log_every, save_every, monitor_every = 10, 50, 250
+    log_every, save_every, monitor_every = 10, 50, 500
+    settings: Settings
 
     def __init__(self, out: Path, settings: Settings, device: str = "cpu") -> None:
         super().__init__(out, settings)
-        self.reply_every = settings.reply_every
         self.words = load_tokenizer()
         torch.manual_seed(settings.seed)
         self.model = build(pocket.load()[0])
@@ -155,7 +188,7 @@ class Run(TrainingRun):
             self.log.write(ridge_r2=round(start_projector(self.model, self.words, settings), 3))
         add_lora(self.model)
         self.model.to(device)
-        self.current = self.stage = SmolStage(self.model, settings)
+        self.current: SmolStage = GroundingStage(self.model, settings)
         self.replies = Replies(out / "replies.json", self.words)
         if begun:
             self.resume()
@@ -163,18 +196,29 @@ class Run(TrainingRun):
             self.log.write(reply_loss_before=round(self.reply_loss(), 4))
 
     def learned(self) -> dict[str, Any]:
-        return {"trained": {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}}
+        trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        return {"stage": self.current.name, "trained": trained}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["trained"], strict=False)
+        if state["stage"] == SmolStage.name:
+            self.current = SmolStage(self.model, self.settings)
+
+    def next_stage(self) -> bool:
+        if not isinstance(self.current, GroundingStage):
+            return False
+        torch.manual_seed(self.settings.seed + 1)
+        self.current, self.step = SmolStage(self.model, self.settings), 0
+        self.save()
+        return True
 
     def besides(self) -> dict[str, float]:
-        if self.step % self.reply_every:
+        if self.step % self.settings.reply_every:
             return {}
         rng = np.random.default_rng([self.settings.seed, 7, self.step])
-        reply = self.replies.loss(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
-        (0.5 * reply).backward()
-        return {"reply_loss": float(reply.detach())}
+        drift = self.replies.drift(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
+        drift.backward()
+        return {"drift": float(drift.detach())}
 
     @torch.no_grad()
     def reply_loss(self) -> float:
@@ -211,13 +255,15 @@ def main(
     minutes: Annotated[float, typer.Option(help="Stop after so long and leave a state that continues.")] = 0.0,
     device: str = "auto",
     threads: int = 2,
-    steps: int = Settings.text_steps,
+    grounding_steps: int = Settings.grounding_steps,
+    text_steps: int = Settings.text_steps,
 ) -> None:
     """Train (or continue) the run in OUT."""
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = Run(out, Settings(seed=seed, text_steps=steps), device)
+    settings = Settings(seed=seed, grounding_steps=grounding_steps, text_steps=text_steps)
+    run = Run(out, settings, device)
     if run.train(minutes=minutes):
         run.export()
 
