@@ -1,0 +1,70 @@
+"""In vLLM's processors: how many tokens a video keeps is decided here, and its placeholder gets that length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
+
+from .options import Options
+from .selection import count
+
+COUNT = "sharpv_count"
+"""Name under which (kept tokens, all tokens) of a video travel with its pixels, and stay when those are dropped."""
+
+
+class PrunedVideos:
+    """Mixin before a model's multimodal processor; nothing happens where SharpV is off.
+
+    Attributes:
+        beside: video tokens of a placeholder that are no visual tokens.
+    """
+
+    info: Any
+    beside = 0
+
+    def looks(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """Of each video of the processor's output, the pixels under each token, ``(T, N, P)``."""
+        raise NotImplementedError
+
+    def video_token(self) -> int:
+        """The id that stands for a visual token of a video."""
+        token: int = self.info.get_hf_config().video_token_id
+        return token
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        fields = dict(super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs))  # type: ignore[misc]
+        options = Options.of(self.info.ctx.model_config)
+        if options is None:
+            return fields
+        if "video_embeds" in hf_inputs:
+            raise ValueError("sharpv prunes videos from their pixels: it does not take video_embeds")
+        if "pixel_values_videos" in hf_inputs:
+            looks = self.looks(hf_inputs)
+            hf_inputs[COUNT] = torch.tensor([[count(each, options), each.shape[0] * each.shape[1]] for each in looks])
+        return fields | {COUNT: MultiModalFieldConfig.batched("video", keep_on_cpu=True)}
+
+    def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:
+        updates = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)  # type: ignore[misc]
+        if Options.of(self.info.ctx.model_config) is None:
+            return list(updates)
+        return [self._shortened(each, out_mm_kwargs) if each.modality == "video" else each for each in updates]
+
+    def _shortened(self, update: PromptReplacement, out_mm_kwargs: Any) -> PromptReplacement:
+        """The same placeholder with as many video tokens as are kept, all where the first one stood."""
+        content, token = update.replacement, self.video_token()
+
+        def replacement(item: int) -> PromptUpdateDetails[Any]:
+            before = content(item) if callable(content) else content
+            full = list(before.full if isinstance(before, PromptUpdateDetails) else before)
+            kept = int(out_mm_kwargs["video"][item][COUNT].data[0]) + self.beside
+            first = full.index(token)
+            rest = [each for each in full[first:] if each != token]
+            return PromptUpdateDetails.from_seq([*full[:first], *[token] * kept, *rest])
+
+        return replace(update, replacement=replacement)
