@@ -14,13 +14,15 @@ TOKENS = 5
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt's parts: texts, and clips by their number of frames (an image has one)."""
+    """A prompt's parts: texts, and clips by their number of frames (an image has one), and how much of them changes."""
 
     parts: tuple[str | int, ...]
+    change: float = 0.3
 
     def clips(self) -> list[np.ndarray]:
         """(T, H, W, 3) uint8 each."""
-        return [clip(frames, index) for index, frames in enumerate(p for p in self.parts if isinstance(p, int))]
+        frames = [part for part in self.parts if isinstance(part, int)]
+        return [clip(count, index, self.change) for index, count in enumerate(frames)]
 
 
 PROMPTS = {
@@ -36,22 +38,22 @@ PROMPTS = {
 }
 
 
-def clip(frames: int, seed: int) -> np.ndarray:
-    """Blocks of colour of which a few change from frame to frame.
+def clip(frames: int, seed: int, change: float) -> np.ndarray:
+    """Blocks of colour of which this share changes from frame to frame.
 
     96 pixels a side, 6 tokens for Qwen: transformers 5 goes on behind a video of Qwen2.5-VL after its height or width,
     vLLM, like the model's authors, after its time too; here both are the same.
     """
     rng = np.random.default_rng([frames, seed])
     still = rng.integers(0, 255, (1, 12, 12, 3))
-    moving = np.where(rng.random((frames, 12, 12, 1)) < 0.3, rng.integers(0, 255, (frames, 12, 12, 3)), still)
+    moving = np.where(rng.random((frames, 12, 12, 1)) < change, rng.integers(0, 255, (frames, 12, 12, 3)), still)
     return np.kron(moving, np.ones((1, 8, 8, 1))).astype(np.uint8)
 
 
-def metadata(frames: int) -> dict[str, Any]:
-    """What a decoder knows of such a clip, two frames a second."""
+def metadata(frames: int, fps: float = 2.0) -> dict[str, Any]:
+    """What a decoder knows of such a clip."""
     return {
-        "fps": 2.0, "duration": frames / 2, "total_num_frames": frames, "frames_indices": list(range(frames)),
+        "fps": fps, "duration": frames / fps, "total_num_frames": frames, "frames_indices": list(range(frames)),
         "video_backend": "opencv", "do_sample_frames": False,
     }  # fmt: skip
 
@@ -64,14 +66,14 @@ def text_of(prompt: Prompt, name: str) -> str:
     return f"user:{body}\nassistant:"
 
 
-def for_vllm(prompt: Prompt, name: str) -> dict[str, Any]:
+def for_vllm(prompt: Prompt, name: str, fps: float = 2.0) -> dict[str, Any]:
     """What ``LLM.generate`` takes."""
     media: dict[str, list[Any]] = {}
     for each in prompt.clips():
         if len(each) == 1:
             media.setdefault("image", []).append(each[0])
         else:
-            video = each if name == "llava_onevision" else (each, metadata(len(each)))
+            video = each if name == "llava_onevision" else (each, metadata(len(each), fps))
             media.setdefault("video", []).append(video)
     return {"prompt": text_of(prompt, name), "multi_modal_data": media}
 
@@ -96,7 +98,7 @@ class Answer:
         )
 
 
-def ask(engine: Any, prompts: list[Prompt], name: str) -> list[Answer]:
+def ask(engine: Any, prompts: list[Prompt], name: str, fps: float = 2.0) -> list[Answer]:
     """What a vLLM engine answers to prompts that it is given together; positions are those of one prompt alone."""
     from vllm import SamplingParams
 
@@ -106,7 +108,7 @@ def ask(engine: Any, prompts: list[Prompt], name: str) -> list[Answer]:
         lambda module, args, kwargs: seen.append(kwargs["positions"].clone()), with_kwargs=True
     )
     try:
-        outputs = engine.generate([for_vllm(prompt, name) for prompt in prompts], greedy, use_tqdm=False)
+        outputs = engine.generate([for_vllm(prompt, name, fps) for prompt in prompts], greedy, use_tqdm=False)
     finally:
         hook.remove()
     answers = []

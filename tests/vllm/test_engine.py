@@ -8,6 +8,7 @@ from prompts import PROMPTS, Library, Prompt, ask, model_of
 from small import NAMES
 
 PRUNED = {"video_pruning_method": "sharpv", "video_pruning_rate": 0.75}
+ADAPTIVE = {"mode": "adaptive", "gain": 1.2}
 PIECES = {"max_num_batched_tokens": 48, "enable_prefix_caching": True, "block_size": 32}
 
 
@@ -73,6 +74,21 @@ def test_chunked_prefill_and_a_cached_prefix_change_nothing(name, whole, engine)
     assert all(answer.cached > 0 for answer in repeated if answer.length > 32)
     for answers in (chunked, repeated, together):
         assert [a.agrees(b) for a, b in zip(answers, whole.values(), strict=True)] == [True] * len(whole)
+
+
+def test_adaptive_keeps_what_the_pixels_ask_for(name, engine, checkpoint):
+    """Another count for another content, and then the same answer as the library's at that count."""
+    adaptive = engine(name, enable_prefix_caching=False, video_pruning_rate=0.05, hf_overrides={"sharpv": ADAPTIVE})
+    tokens = {"llava_onevision": 8 * 9}.get(name, 4 * 36)
+    dense = Library(checkpoint(name), name, retention=1.0)
+    shares = []
+    for change in (0.3, 0.9):
+        prompt = Prompt(("What is this?", 8), change)
+        found = ask(adaptive, [prompt], name)[0]
+        kept = tokens - (dense.answer(prompt).length - found.length)
+        shares.append(kept / tokens)
+        assert found.agrees(Library(checkpoint(name), name, retention=kept / tokens).answer(prompt))
+    assert 0 < shares[0] < shares[1] <= 0.95
 
 
 def test_without_pruning_it_is_vllms_own_model(name, engine, library, checkpoint):

@@ -75,6 +75,11 @@ class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration, 
                 rows.append(with_positions(kept_rows, places.expand(3, -1)))
         return rows
 
+    def _process_video_pixels(self, inputs: Any) -> Any:
+        """Unpruned videos; of different lengths they come as ``(1, L, D)`` each, which ends vLLM's engine
+        (docs/upstream/two-lengths.md)."""
+        return [each.flatten(0, -2) for each in super()._process_video_pixels(inputs)]
+
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Takes checkpoints of transformers 5 too, which names the tower's parts without ``vision_model``
         (docs/upstream/siglip-names.md)."""
