@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 
-os.environ.update(
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",
-    VLLM_CPU_KVCACHE_SPACE="1",
-    VLLM_CPU_OMP_THREADS_BIND="nobind",
-    VLLM_LOGGING_LEVEL="ERROR",
-    VLLM_NO_USAGE_STATS="1",
-    HF_HUB_OFFLINE="1",
-    OMP_NUM_THREADS="1",
-)  # before vLLM is imported
+from server import ON_A_SMALL_CPU
+
+# before vLLM is imported; the engine runs in this process
+os.environ.update(ON_A_SMALL_CPU, VLLM_ENABLE_V1_MULTIPROCESSING="0")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -124,6 +124,24 @@ def llava_onevision() -> tuple[Any, Any]:
     return model, processor
 
 
+def write_medium(folder: Path) -> Path:
+    """A Qwen2.5-VL whose prefill and tower take longer than the server around them: for benchmarks."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]}
+    wide = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
+            "num_key_value_heads": 2}  # fmt: skip
+    tower = {"depth": 8, "hidden_size": 384, "num_heads": 6, "intermediate_size": 1024, "out_hidden_size": 512}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=TEXT | wide | {"vocab_size": 263, "rope_parameters": rope},
+        vision_config=QWEN_TOWER | tower | {"window_size": 56, "fullatt_block_indexes": [3, 7], "tokens_per_second": 2},
+        tie_word_embeddings=False, **QWEN_IDS,
+    )  # fmt: skip
+    model, processor = _qwen("Qwen2_5_VL", config, "Qwen2VLVideoProcessor")
+    model.float().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 def write(folder: Path, name: str) -> Path:
     """A checkpoint and its processor, of weights large enough for tokens to differ."""
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from serving import serve
+from server import serve
 
 from sharpv import pocket
 from sharpv.pocket.world import sample, write_clip

@@ -16,6 +16,15 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 STARTS_WITHIN = 300.0
+ON_A_SMALL_CPU = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""What vLLM reads from the environment, where it shares a few cores with other things."""
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def serve(folder: Path, *options: str) -> Iterator[str]:
         "--host", "127.0.0.1", "--port", str(port), "--enforce-eager", *options,
     ]  # fmt: skip
     # its processes are its own; that they run apart is what a user has
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NO_PROXY": "127.0.0.1"}
+    environment = {**os.environ, **ON_A_SMALL_CPU, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "NO_PROXY": "127.0.0.1"}
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0)
         try:

@@ -1,0 +1,238 @@
+"""Serving with vLLM on this CPU: pocket's answers through HTTP, and requests a second.
+
+    python benchmarks/serving.py accuracy [--videos 40]
+    python benchmarks/serving.py throughput [--rounds 5]
+
+Runs in vLLM's environment (``make test-vllm`` builds it), with PYTHONPATH=tests/vllm/site where that is vLLM's CPU
+package. Writes docs/results/serving_{accuracy,throughput}.{md,json}.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import openai
+import torch
+import typer
+from timing import RESULTS, Ratio
+
+from sharpv import SharpV, pocket, video
+from sharpv.comparison import Row, keep_masks
+from sharpv.pocket.evaluate import EvaluationSet, evaluation_set, extract_features, score
+from sharpv.pocket.questions import Question
+from sharpv.pocket.world import sample, write_clip
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "vllm"))
+import small
+from server import serve
+
+app = typer.Typer(add_completion=False)
+POCKET = Path(pocket.__file__).parent / "checkpoint"
+COMMON = (
+    "--max-model-len", "4096", "--max-num-seqs", "8", "--limit-mm-per-prompt", '{"video": 1}',
+    "--media-io-kwargs", '{"video": {"num_frames": -1}}',
+)  # fmt: skip
+BUDGET = ("--video-pruning-method", "sharpv", "--video-pruning-rate", "0.75")
+ADAPTIVE = ("--video-pruning-rate", "0.5", "--hf-overrides", '{"sharpv": {"mode": "adaptive"}}')
+
+
+def question(client: openai.OpenAI, url: str, text: str, tokens: int) -> Any:
+    content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
+    messages: Any = [{"role": "user", "content": content}]
+    return client.chat.completions.create(model="served", messages=messages, temperature=0, max_tokens=tokens)
+
+
+def data_url(path: Path) -> str:
+    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+# ----------------------------------------------------------------------------------------------------- accuracy
+
+
+@dataclass(frozen=True)
+class Decoded(EvaluationSet):
+    """The evaluation's videos as a decoder gives them back: what the server sees, not what was drawn."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, evaluation: EvaluationSet, folder: Path) -> Decoded:
+        for index, episode in enumerate(evaluation.episodes):
+            write_clip(episode, folder / f"{index}.mp4", fps=evaluation.frames, seconds=1, scale=1, noise=1.0)
+        return cls(evaluation.frames, evaluation.episodes, evaluation.questions, folder)
+
+    def video(self, index: int) -> np.ndarray:
+        return video.read(self.folder / f"{index}.mp4", frames=self.frames).frames
+
+
+@app.command()
+def accuracy(
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 40,
+    clients: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
+) -> None:
+    """Pocket's evaluation questions through HTTP, beside the library's answers in transformers."""
+    modes: dict[str, tuple[tuple[str, ...], Row]] = {
+        "dense": ((), Row("dense")),
+        "budget, kept 25 %": (BUDGET, Row("budget", SharpV(), 0.25)),
+        "adaptive": (ADAPTIVE, Row("adaptive", SharpV())),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = Decoded.of(evaluation_set(videos), Path(folder))
+        model, _ = pocket.load()
+        features = extract_features(model, evaluation)
+        urls = [data_url(evaluation.folder / f"{index}.mp4") for index in range(videos)]
+        asked = [(index, each) for index, of_video in enumerate(evaluation.questions) for each in of_video]
+        rows: list[dict[str, Any]] = []
+        for name, (options, row) in modes.items():
+            keep = None if row.method is None else keep_masks(row.method, features, row.retention)[0]
+            in_library = [record.correct for record in score(model, evaluation, features, keep)]
+            share = 1.0 if keep is None else float(keep.float().mean())
+            with serve(POCKET, "--dtype", "float32", *COMMON, *options) as address:
+                client = openai.OpenAI(base_url=address, api_key="none", timeout=600)
+
+                def answer(item: tuple[int, Question], client: openai.OpenAI = client) -> tuple[bool, int]:
+                    reply = question(client, urls[item[0]], item[1].prompt, 80)
+                    return same(reply.choices[0].message.content, item[1].answer), reply.usage.prompt_tokens
+
+                with ThreadPoolExecutor(clients) as pool:
+                    served = list(pool.map(answer, asked))
+            through_http = [right for right, _ in served]
+            of_video = np.array([index for index, _ in asked])
+            gaps = np.array(through_http, float) - np.array(in_library, float)
+            means = np.array([gaps[of_video == index].mean() for index in range(videos)])
+            rows.append({
+                "mode": name, "library": float(np.mean(in_library)), "http": float(np.mean(through_http)),
+                "gap": float(100 * means.mean()), "half": float(196 * means.std(ddof=1) / len(means) ** 0.5),
+                "same": float(np.mean(np.array(through_http) == np.array(in_library))),
+                "kept_library": share, "prompt_tokens": float(np.mean([tokens for _, tokens in served])),
+            })  # fmt: skip
+            print(rows[-1], flush=True)
+    lines = [
+        "# Pocket through HTTP",
+        "",
+        f"{len(asked):,} questions on the first {videos} videos of the fixed evaluation, written as H.264 clips of 8 "
+        f"frames and sent as data URLs to `vllm serve` ({versions()}), {clients} at a time; in transformers the "
+        "library answers the same questions on the decoded clips. Mean exact match over questions; the difference in "
+        "points with a 95 % interval, paired by video. In the adaptive mode vLLM's counts are estimates from pixels, "
+        "the library's come from features. Written by `python benchmarks/serving.py accuracy`.",
+        "",
+        "| mode | transformers | vLLM | difference | same verdict | kept in transformers | prompt tokens in vLLM |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['mode']} | {r['library']:.3f} | {r['http']:.3f} | {r['gap']:+.1f} [{r['gap'] - r['half']:+.1f}, "
+        f"{r['gap'] + r['half']:+.1f}] | {100 * r['same']:.1f} % | {100 * r['kept_library']:.1f} % | "
+        f"{r['prompt_tokens']:.0f} |"
+        for r in rows
+    ]
+    publish("serving_accuracy", lines, {"videos": videos, "questions": len(asked), "rows": rows})
+
+
+def same(said: str, true: str) -> bool:
+    """Word for word."""
+    return re.sub(r"\s+", " ", said).strip() == re.sub(r"\s+", " ", true).strip()
+
+
+# --------------------------------------------------------------------------------------------------- throughput
+
+
+@app.command()
+def throughput(
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
+    requests: Annotated[int, typer.Option(help="Requests per client count and round.")] = 16,
+    frames: Annotated[int, typer.Option(help="Frames a clip.")] = 16,
+) -> None:
+    """Requests a second of a random Qwen2.5-VL at 1, 4 and 8 clients: dense, vLLM's evs, sharpv."""
+    evs = ("--video-pruning-method", "evs", "--video-pruning-rate", "0.75")
+    modes = {"dense": (), "evs": evs, "sharpv": BUDGET}
+    levels = (1, 4, 8)
+    seconds: dict[tuple[str, int], list[float]] = {(mode, level): [] for mode in modes for level in levels}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        checkpoint = small.write_medium(Path(folder) / "model")
+        clients = {
+            mode: openai.OpenAI(
+                base_url=servers.enter_context(serve(checkpoint, "--dtype", "float32", *COMMON, *options)),
+                api_key="none", timeout=600,
+            )
+            for mode, options in modes.items()
+        }  # fmt: skip
+        made = clips(Path(folder), frames)
+        for round_ in range(rounds + 1):
+            for level in levels:
+                urls = [next(made) for _ in range(requests)]
+                for mode in np.random.default_rng(round_).permutation(list(modes)):
+                    took = timed(clients[mode], urls, level)
+                    if round_:
+                        seconds[mode, level].append(took)
+                    print(round_, level, mode, f"{requests / took:.2f} requests/s", flush=True)
+    ratios = {
+        f"{mode}, {level}": Ratio.of(np.array(seconds["dense", level]), np.array(seconds[mode, level]))
+        for mode in ("evs", "sharpv")
+        for level in levels
+    }
+    lines = [
+        "# Requests a second in vLLM, on a CPU",
+        "",
+        f"`vllm serve` ({versions()}) of a Qwen2.5-VL with random weights (8 layers of width 512, a tower of 8 layers "
+        f"of width 384, float32), clips of {frames} frames of 112 x 112, no clip twice, 8 tokens of answer. "
+        f"Three servers side by side, {rounds} interleaved rounds of {requests} requests at each number of clients. "
+        "Requests a second (median), and as a multiple of dense in the same round (median, middle half of the rounds). "
+        "evs and sharpv keep 25 % of the video's tokens; evs runs with this plugin's mend for CPUs, without which it "
+        "does not. Written by `python benchmarks/serving.py throughput`.",
+        "",
+        "| clients | dense | evs | sharpv | evs to dense | sharpv to dense |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for level in levels:
+        rates = [f"{requests / float(np.median(seconds[mode, level])):.2f}" for mode in modes]
+        lines.append(f"| {level} | {' | '.join(rates)} | {ratios[f'evs, {level}']} | {ratios[f'sharpv, {level}']} |")
+    kept = {f"{mode}, {level}": value for (mode, level), value in seconds.items()}
+    publish("serving_throughput", lines, {"requests": requests, "frames": frames, "seconds": kept})
+
+
+def clips(folder: Path, frames: int) -> Iterator[str]:
+    """Data URLs of ever new clips of pocket's world."""
+    index = 0
+    while True:
+        path = folder / "clip.mp4"
+        write_clip(sample(np.random.default_rng([7, index])), path, fps=8, seconds=frames / 8, scale=1)
+        yield data_url(path)
+        index += 1
+
+
+def timed(client: openai.OpenAI, urls: list[str], level: int) -> float:
+    """Seconds for all requests, ``level`` at a time."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(level) as pool:
+        list(pool.map(lambda url: question(client, url, "What happens?", 8), urls))
+    return time.perf_counter() - started
+
+
+def versions() -> str:
+    import transformers
+
+    import vllm
+
+    return f"vLLM {vllm.__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
+
+
+def publish(name: str, lines: list[str], facts: dict[str, Any]) -> None:
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    app()
