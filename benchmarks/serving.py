@@ -222,7 +222,6 @@ def timed(client: openai.OpenAI, urls: list[str], level: int) -> float:
 
 def versions() -> str:
     import transformers
-
     import vllm
 
     return f"vLLM {vllm.__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
