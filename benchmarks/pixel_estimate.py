@@ -22,14 +22,14 @@ from sharpv.importance import frame_retention, surroundings
 from sharpv.pocket.drawing import SIZE
 from sharpv.pocket.evaluate import evaluation_set
 from sharpv.pocket.model import frame_features, pixel_values
-from sharpv.vllm.selection import looks_of_pictures
+from sharpv.vllm.selection import shown_pictures
 
 
 @torch.no_grad()
 def shares(model: Any, pixels: Tensor) -> tuple[float, float]:
     """The share of its tokens that a video asks for: by its features, by its pixels."""
     vision = model.config.vision_config
-    looks = looks_of_pictures(pixels, vision.patch_size, stride=2)
+    looks = shown_pictures(pixels, vision.patch_size, stride=2).looks()
     by_features = frame_retention(*surroundings(frame_features(model, pixels)))
     return float(by_features.mean()), float(frame_retention(*surroundings(looks)).mean())
 

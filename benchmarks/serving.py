@@ -185,8 +185,9 @@ def throughput(
     lines = [
         "# Requests a second in vLLM, on a CPU",
         "",
-        f"`vllm serve` ({versions()}) of a Qwen2.5-VL with random weights (8 layers of width 512, a tower of 8 layers "
-        f"of width 384, float32), clips of {frames} frames of 112 x 112, no clip twice, 8 tokens of answer. "
+        f"`vllm serve` ({versions()}) of a Qwen2.5-VL with random weights (12 layers of width 768, a tower of 4 layers "
+        f"of width 384: in the proportion of the 7B's; float32), clips of {frames} frames of 112 x 112, no clip "
+        "twice, 8 tokens of answer. "
         f"Three servers side by side, {rounds} interleaved rounds of {requests} requests at each number of clients. "
         "Requests a second (median), and as a multiple of dense in the same round (median, middle half of the rounds). "
         "evs and sharpv keep 25 % of the video's tokens; evs runs with this plugin's mend for CPUs, without which it "

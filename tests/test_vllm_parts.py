@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sharpv.vllm.options import Options
 from sharpv.vllm.positions import Medium, full_positions, place, with_positions, without_positions
-from sharpv.vllm.selection import count, keep, looks_of_patches, looks_of_pictures
+from sharpv.vllm.selection import Shown, count, keep, shown_patches, shown_pictures
 
 VIDEO, IMAGE, TEXT, LEAD = 7, 6, 0, 3
 
@@ -54,6 +54,10 @@ def test_what_does_not_exist_is_refused_in_a_sentence(asked, rate, says):
 # ------------------------------------------------------------------------------------------------------- counts
 
 
+def shown(looks: torch.Tensor) -> Shown:
+    return Shown(*looks.shape[:2], lambda: looks)
+
+
 def moving(frames: int, tokens: int, share: float) -> torch.Tensor:
     """Pixels of a video of which this share of tokens changes from frame to frame."""
     generator = torch.Generator().manual_seed(1)
@@ -63,7 +67,7 @@ def moving(frames: int, tokens: int, share: float) -> torch.Tensor:
 
 
 def test_a_budget_is_met_whatever_is_shown_and_the_adaptive_count_follows_the_content():
-    still, busy = moving(8, 49, 0.05), moving(8, 49, 0.8)
+    still, busy = shown(moving(8, 49, 0.05)), shown(moving(8, 49, 0.8))
     budget, adaptive = Options(rate=0.75), Options(rate=0.25, mode="adaptive")
     assert count(still, budget) == count(busy, budget) == 98
     assert 0 < count(still, adaptive) < count(busy, adaptive) <= 294
@@ -85,16 +89,19 @@ def test_exactly_so_many_tokens_are_kept_even_of_features_that_are_not_finite(to
 
 def test_looks_are_the_pixels_under_each_token():
     frames = torch.arange(2 * 3 * 24 * 24, dtype=torch.float32).view(2, 3, 24, 24)
-    looks = looks_of_pictures(frames, patch=4, stride=2)  # 6 patches, 3 tokens a side
+    pictures = shown_pictures(frames, patch=4, stride=2)  # 6 patches, 3 tokens a side
+    looks = pictures.looks()
+    assert (pictures.frames, pictures.tokens) == (2, 9)
     assert looks.shape == (2, 9, 3 * 8 * 8)
     assert torch.equal(looks[1, 4].view(3, 8, 8), frames[1, :, 8:16, 8:16])
-    assert looks_of_pictures(frames[..., :20, :20], patch=4, stride=2).shape == (2, 9, 3 * 8 * 8)  # 5 patches
+    assert shown_pictures(frames[..., :20, :20], patch=4, stride=2).looks().shape == (2, 9, 3 * 8 * 8)  # 5 patches
     patches = torch.arange(2 * 4 * 6 * 5).view(-1, 5)
-    merged = looks_of_patches(patches.float(), (2, 4, 6), merge=2)
+    merged = shown_patches(patches.float(), (2, 4, 6), merge=2).looks()
     assert merged.shape == (2, 6, 20)
     assert torch.equal(merged[1, 0], patches[24:28].flatten().float())
     # bytes, which vLLM may leave to the device to normalise, are on the scale of normalised pixels
-    assert looks_of_patches(torch.tensor([[0], [255]], dtype=torch.uint8), (2, 1, 1), 1).flatten().tolist() == [-1, 1]
+    raw = torch.tensor([[0], [255]], dtype=torch.uint8)
+    assert shown_patches(raw, (2, 1, 1), 1).looks().flatten().tolist() == [-1, 1]
 
 
 # ---------------------------------------------------------------------------------------------------- positions

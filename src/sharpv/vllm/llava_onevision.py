@@ -25,7 +25,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from .model import PrunedModel, groups
 from .positions import Medium, with_positions
 from .processor import COUNT, PrunedVideos
-from .selection import looks_of_pictures
+from .selection import Shown, shown_pictures
 
 
 class ProcessingInfo(LlavaOnevisionProcessingInfo):
@@ -41,11 +41,11 @@ class Processor(PrunedVideos, LlavaOnevisionMultiModalProcessor):
 
     beside = 1  # the newline that ends a video
 
-    def looks(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+    def videos(self, inputs: Mapping[str, Any]) -> list[Shown]:
         config = self.info.get_hf_config()
         stride = getattr(config, "spatial_pool_stride", 2)
         patch = config.vision_config.patch_size
-        return [looks_of_pictures(pixels, patch, stride) for pixels in inputs["pixel_values_videos"]]
+        return [shown_pictures(pixels, patch, stride) for pixels in inputs["pixel_values_videos"]]
 
     def video_token(self) -> int:
         token: int = self.info.get_hf_config().video_token_index

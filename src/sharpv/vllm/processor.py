@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from .options import Options
-from .selection import count
+from .selection import Shown, count
 
 COUNT = "sharpv_count"
 """Name under which (kept tokens, all tokens) of a video travel with its pixels, and stay when those are dropped."""
@@ -28,8 +27,8 @@ class PrunedVideos:
     info: Any
     beside = 0
 
-    def looks(self, inputs: Mapping[str, Any]) -> list[Tensor]:
-        """Of each video of the processor's output, the pixels under each token, ``(T, N, P)``."""
+    def videos(self, inputs: Mapping[str, Any]) -> list[Shown]:
+        """The videos of the processor's output."""
         raise NotImplementedError
 
     def video_token(self) -> int:
@@ -45,8 +44,8 @@ class PrunedVideos:
         if "video_embeds" in hf_inputs:
             raise ValueError("sharpv prunes videos from their pixels: it does not take video_embeds")
         if "pixel_values_videos" in hf_inputs:
-            looks = self.looks(hf_inputs)
-            hf_inputs[COUNT] = torch.tensor([[count(each, options), each.shape[0] * each.shape[1]] for each in looks])
+            videos = self.videos(hf_inputs)
+            hf_inputs[COUNT] = torch.tensor([[count(each, options), each.frames * each.tokens] for each in videos])
         return fields | {COUNT: MultiModalFieldConfig.batched("video", keep_on_cpu=True)}
 
     def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:

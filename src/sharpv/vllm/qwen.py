@@ -11,19 +11,17 @@ from torch import Tensor
 
 from .model import PrunedModel, groups
 from .processor import PrunedVideos
-from .selection import looks_of_patches
+from .selection import Shown, shown_patches
 
 
 class PrunedQwenVideos(PrunedVideos):
     """Mixin before a processor whose videos' patches lie end to end."""
 
-    def looks(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+    def videos(self, inputs: Mapping[str, Any]) -> list[Shown]:
         grids = inputs["video_grid_thw"]
         merge = self.info.get_hf_config().vision_config.spatial_merge_size
-        videos = inputs["pixel_values_videos"].split(grids.prod(dim=1).tolist())
-        return [
-            looks_of_patches(pixels, tuple(grid), merge) for pixels, grid in zip(videos, grids.tolist(), strict=True)
-        ]
+        pixels = inputs["pixel_values_videos"].split(grids.prod(dim=1).tolist())
+        return [shown_patches(each, grid, merge) for each, grid in zip(pixels, grids.tolist(), strict=True)]
 
 
 class PrunedQwen(PrunedModel):

@@ -7,6 +7,8 @@ is found first and the tokens are chosen to meet it. Everything here is torch an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,25 +20,35 @@ from ..methods.sharpv import SharpV
 from .options import Options
 
 
-def count(looks: Tensor, options: Options) -> int:
-    """How many tokens a video is to keep.
+@dataclass(frozen=True)
+class Shown:
+    """A video before it is encoded.
 
-    Args:
-        looks: ``(T, N, P)``, the pixels under each token.
-        options: in its "budget" mode only the shape matters.
+    Attributes:
+        frames: T.
+        tokens: N, a frame's.
+        looks: gives the pixels under each token, ``(T, N, P)``; it costs a pass over them.
+    """
+
+    frames: int
+    tokens: int
+    looks: Callable[[], Tensor]
+
+
+def count(video: Shown, options: Options) -> int:
+    """How many tokens a video is to keep; in the "budget" mode its pixels are not looked at.
 
     Raises:
         ValueError: the floor asks for more than the rate leaves.
     """
-    frames, size = looks.shape[:2]
-    most = options.most(frames * size)
+    most = options.most(video.frames * video.tokens)
     budget = Budget(max_tokens=most, min_tokens_per_frame=options.floor)
     if options.mode == "budget":
-        budget.counts(torch.ones(frames), size)  # refuses a floor above the total
+        budget.counts(torch.ones(video.frames), video.tokens)  # refuses a floor above the total
         return most
     # r_t = RMS(T_t) / 2, of pixels
-    share = frame_retention(*surroundings(looks)) * options.gain
-    return int(budget.counts(share.clamp(max=1.0), size).sum())
+    share = frame_retention(*surroundings(video.looks())) * options.gain
+    return int(budget.counts(share.clamp(max=1.0), video.tokens).sum())
 
 
 def keep(features: Tensor, total: int, options: Options) -> Tensor:
@@ -52,23 +64,28 @@ def keep(features: Tensor, total: int, options: Options) -> Tensor:
     return keep_top(scores.tokens.nan_to_num(0.0), counts)
 
 
-def looks_of_patches(pixels: Tensor, grid: tuple[int, int, int], merge: int) -> Tensor:
-    """Qwen's pixels: ``(T * H * W, values)`` in the order of the merged tokens -> ``(T, N, merge^2 * values)``."""
-    frames, height, width = grid
-    return _normal(pixels).reshape(frames, height * width // merge**2, -1)
+def shown_patches(pixels: Tensor, grid: Sequence[int], merge: int) -> Shown:
+    """Qwen's video: ``(T * H * W, values)`` in the order of the merged tokens, ``merge^2`` patches a token."""
+    frames, tokens = grid[0], grid[1] * grid[2] // merge**2
+    return Shown(frames, tokens, lambda: _normal(pixels).reshape(frames, tokens, -1))
 
 
-def looks_of_pictures(pixels: Tensor, patch: int, stride: int) -> Tensor:
-    """LLaVA's pixels: ``(T, C, side, side)`` -> ``(T, N, values)``, N squares of ``stride`` patches a side, the last
-    ones filled up by repeating the border, as pooling rounds up."""
-    cell = patch * stride
+def shown_pictures(pixels: Tensor, patch: int, stride: int) -> Shown:
+    """LLaVA's video: ``(T, C, side, side)``; a token is a square of ``stride`` patches a side.
+
+    The last ones are filled up by repeating the border, as pooling rounds up.
+    """
     patches = pixels.shape[-1] // patch
-    cells = math.ceil(patches / stride)
-    pixels = _normal(pixels)[..., : patches * patch, : patches * patch]
+    cells, cell = math.ceil(patches / stride), patch * stride
     short = cells * cell - patches * patch
-    if short:
-        pixels = functional.pad(pixels, (0, short, 0, short), mode="replicate")
-    return functional.unfold(pixels, cell, stride=cell).transpose(1, 2)
+
+    def looks() -> Tensor:
+        whole = _normal(pixels)[..., : patches * patch, : patches * patch]
+        if short:
+            whole = functional.pad(whole, (0, short, 0, short), mode="replicate")
+        return functional.unfold(whole, cell, stride=cell).transpose(1, 2)
+
+    return Shown(len(pixels), cells**2, looks)
 
 
 def _normal(pixels: Tensor) -> Tensor:
