@@ -32,10 +32,10 @@ def test_the_method_is_one_of_vllms_and_registering_again_changes_nothing():
 
 
 def test_an_older_vllm_refuses_our_option_and_runs_without(monkeypatch):
-    monkeypatch.setattr(vllm.version, "__version_tuple__", (0, 28, 0))
+    monkeypatch.setattr(vllm.version, "__version_tuple__", (0, 31, 0))
     register()
     asked = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace(sharpv={})))
-    with pytest.raises(ValueError, match="sharpv needs vLLM 0.29 or newer, this is 0.28.0"):
+    with pytest.raises(ValueError, match="sharpv needs vLLM 0.32 or newer, this is 0.31.0"):
         MODELS_CONFIG_MAP[ONEVISION].verify_and_update_config(asked)
     plain = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace(), multimodal_config=None))
     plain.speculative_config = None

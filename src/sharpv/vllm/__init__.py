@@ -13,7 +13,8 @@ __all__ = ["register"]
 
 logger = logging.getLogger("sharpv")
 
-OLDEST = (0, 29)
+OLDEST = (0, 32)
+"""Of those before, each runs with transformers below 5.18 only (0.31), or with a newer one but not right (0.29)."""
 MODELS = {
     "LlavaOnevisionForConditionalGeneration": "llava_onevision:PrunedLlavaOnevision",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl:PrunedQwen2_5VL",
