@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .drawing import BACKGROUNDS, COLOUR_NAMES, SHAPES, SIZE
-from .world import DIRECTION_NAMES, Episode, Item, frame_times
+from .drawing import BACKGROUNDS, COLOUR_NAMES, SHAPES
+from .scene import LOCATIONS, Scene, deed, location_of, shapes
+from .world import DIRECTION_NAMES, Episode
 
 FAMILIES = (
     "appearance_count",
@@ -35,12 +36,9 @@ FAMILIES = (
     "video_caption",
 )
 LETTERS = ("(A)", "(B)", "(C)", "(D)", "(E)")
-LOCATIONS = ("top left", "top right", "bottom left", "bottom right")
 SPEEDS = ("faster", "slower", "constant")
 MAX_OPTIONS = 4
 CHOICE_FORM = "Question:{question}\nOption:\n{options}\nOnly give the best option.\n"
-_MIDDLE = 9.0
-"""An object closer than this many pixels to a middle line is not asked for its location."""
 
 
 @dataclass(frozen=True)
@@ -84,51 +82,11 @@ def describe(episode: Episode) -> Question:
     first, last = episode.backgrounds
     scene = f"is {first}" if first == last else f"changes from {first} to {last}"
     camera = "is still" if episode.pan is None else f"moves {episode.pan}"
-    things = sorted(_shapes(episode), key=lambda item: COLOUR_NAMES.index(item.colour))
+    things = sorted(shapes(episode), key=lambda item: COLOUR_NAMES.index(item.colour))
     clauses = [f"the background {scene}.", f"the camera {camera}."]
     clauses += [f"the {item.colour} {item.shape} {deed(item)}." for item in things]
     clauses.append(f"{len(things)} shapes in all.")
     return Question("video_caption", "Describe the video in detail.", " ".join(clauses), form="caption")
-
-
-def deed(item: Item) -> str:
-    """What the object does, as the caption says it."""
-    if item.role == "mover":
-        return f"moves {item.direction}"
-    if item.new_colour is not None:
-        return f"becomes {item.new_colour}"
-    if item.blinks:
-        return "blinks on and off"
-    return {"leaves": "goes away", "arrives": "comes in", "static": "is still"}[item.role]
-
-
-def _shapes(episode: Episode) -> list[Item]:
-    return [item for item in episode.items if item.role != "dot"]
-
-
-class Scene:
-    """An episode seen at some frames, with the helpers that the question families share."""
-
-    def __init__(self, episode: Episode, rng: np.random.Generator, frames: int) -> None:
-        self.episode, self.rng = episode, rng
-        self.times = frame_times(frames)
-        self.shapes = [item for item in _shapes(episode) if item.visible(self.times).any()]
-        self.movers = [item for item in self.shapes if item.role == "mover"]
-        self.unchanging = [item for item in self.shapes if item.new_colour is None]
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def pick(self, items: list[Item]) -> Item:
-        return items[int(self.rng.integers(len(items)))]
-
-    def name(self, item: Item) -> str:
-        """A reference to the item; shapes and colours are unique in an episode, so either one will do."""
-        full = f"the {item.colour} {item.shape}"
-        return str(self.rng.choice([full, f"the {item.colour} object", f"the {item.shape}"], p=(0.5, 0.25, 0.25)))
-
-    def shuffled(self, first: Item, second: Item) -> tuple[Item, Item]:
-        return (first, second) if self.chance(0.5) else (second, first)
 
 
 def _appearance_count(scene: Scene) -> list[Question]:
@@ -200,15 +158,6 @@ def _existence_once(scene: Scene) -> list[Question]:
             return []
     article = "an" if colour == "orange" else "a"
     return [Question("existence", f"Is there {article} {colour} {shape}?", answer, ("yes", "no"))]
-
-
-def location_of(scene: Scene, item: Item) -> str | None:
-    """The quarter of the picture that the object stays in; None if it moves or lies near a middle line."""
-    x, y = item.start
-    clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _MIDDLE
-    if scene.episode.kind != "normal" or item.role != "static" or not clear:
-        return None
-    return LOCATIONS[2 * int(y > SIZE / 2) + int(x > SIZE / 2)]
 
 
 def _location(scene: Scene) -> list[Question]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..pocket.questions import Question, Scene, deed, location_of
+from ..pocket.questions import Question
+from ..pocket.scene import Scene, deed, location_of
 from ..pocket.world import Episode
 
 BY_COLOUR = "Name the objects."
