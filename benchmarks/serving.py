@@ -9,8 +9,6 @@ package. Writes docs/results/serving_{accuracy,throughput}.{md,json}.
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import sys
 import tempfile
@@ -26,7 +24,7 @@ import numpy as np
 import openai
 import torch
 import typer
-from timing import RESULTS, Ratio
+from timing import Ratio, publish
 
 from sharpv import SharpV, pocket, video
 from sharpv.comparison import Row, keep_masks
@@ -36,7 +34,7 @@ from sharpv.pocket.world import sample, write_clip
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "vllm"))
 import small
-from server import serve
+from server import data_url, serve
 
 app = typer.Typer(add_completion=False)
 POCKET = Path(pocket.__file__).parent / "checkpoint"
@@ -52,10 +50,6 @@ def question(client: openai.OpenAI, url: str, text: str, tokens: int) -> Any:
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     messages: Any = [{"role": "user", "content": content}]
     return client.chat.completions.create(model="served", messages=messages, temperature=0, max_tokens=tokens)
-
-
-def data_url(path: Path) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 # ----------------------------------------------------------------------------------------------------- accuracy
@@ -226,12 +220,6 @@ def versions() -> str:
     import vllm
 
     return f"vLLM {vllm.__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
-
-
-def publish(name: str, lines: list[str], facts: dict[str, Any]) -> None:
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import subprocess
@@ -25,6 +26,11 @@ ON_A_SMALL_CPU = {
     "OMP_NUM_THREADS": "1",
 }
 """What vLLM reads from the environment, where it shares a few cores with other things."""
+
+
+def data_url(path: Path) -> str:
+    """A clip as it is sent in a request."""
+    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 @contextmanager

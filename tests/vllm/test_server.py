@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openai
 import pytest
-from server import serve
+from server import data_url, serve
 
 from sharpv import pocket
 from sharpv.pocket.world import sample, write_clip
@@ -50,10 +50,6 @@ def made(path: Path, seed: int, frames: int = 32) -> Path:
     """A clip of pocket's world."""
     write_clip(sample(np.random.default_rng(seed)), path, fps=8, seconds=frames / 8, scale=1)
     return path
-
-
-def data_url(path: Path) -> str:
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 @pytest.mark.parametrize("name", ["mover", "static", "cut"])
