@@ -3,8 +3,8 @@
 Pocket's tower is frozen. The projector starts from a ridge regression on what its tokens show; it and LoRA deltas learn
 from pocket's videos in two stages. In the first the words are grounded: one to four frames, mostly the tokens of
 objects, and listings of what is seen beside pocket's questions. In the second come motion and all forms of question,
-short answers, multiple choice, sentences and captions, with pocket's auxiliary loss on motion, and in its last phase
-random keep sets only. What SmolLM2 says to prompts without a video is held to what it said before.
+listings, short answers, multiple choice, sentences and captions, with pocket's auxiliary loss on motion, and in its
+last phase random keep sets only. What SmolLM2 says to prompts without a video is held to what it said before.
 
 The budget is in steps, so the result depends on the seed and not on the machine; a run that was killed continues from
 ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
@@ -63,7 +63,9 @@ class Settings(PocketSettings):
     decay_from: float = 0.45
     monitor_videos: int = 40
     reply_every: int = 4
-    """Every so many steps what the model says to prompts without a video is held to what it said before."""
+    """Every so many steps what the model says to prompts without a video is held to what it said before ..."""
+    reply_weight: float = 3.0
+    """... with this weight in the loss."""
 
 
 def tower_states(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Tensor:
@@ -86,11 +88,12 @@ class ListingBuffer(VideoBuffer):
 
 
 class SentenceBuffer(VideoBuffer):
-    """Pocket's buffer, half of whose short questions are asked for a sentence."""
+    """Listings and pocket's questions, half of whose short ones are asked for a sentence."""
 
     def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
         asked = ask(episode, rng, frames, 3)
-        return [(in_a_sentence(question) if rng.random() < 0.5 else None) or question for question in asked]
+        asked = [(in_a_sentence(question) if rng.random() < 0.5 else None) or question for question in asked]
+        return [*listings(episode, rng, frames), *asked]
 
 
 class SmolStage(TextStage):
@@ -134,6 +137,7 @@ class GroundingStage(SmolStage):
             slots=settings.grounding_slots,
             min_kept=8,
             object_phase=1.0,
+            reply_weight=1.0,
         )
         super().__init__(model, own)
 
@@ -217,7 +221,7 @@ class Run(TrainingRun):
             return {}
         rng = np.random.default_rng([self.settings.seed, 7, self.step])
         drift = self.replies.drift(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
-        drift.backward()
+        (self.current.settings.reply_weight * drift).backward()
         return {"drift": float(drift.detach())}
 
     @torch.no_grad()
