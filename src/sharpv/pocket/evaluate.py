@@ -111,13 +111,14 @@ def score(
         raise ValueError(f"keep must be bool {tuple(features.shape[:3])}, got {keep.dtype} {tuple(keep.shape)}")
     model.eval()
     phrasing = phrasing or pocket_phrasing()
-    records: list[Record] = []
-    for start in range(0, len(evaluation), batch):
-        part = slice(start, start + batch)
-        questions = evaluation.questions[part]
-        packed = pack([tokenise(of_video, phrasing) for of_video in questions]).to(features.device)
-        kept = keep[part].flatten(1)
-        prefix = prefix_of(features[part].flatten(1, 2), kept, positions, len(phrasing.head))
+    asked_of = [tokenise(questions, phrasing) for questions in evaluation.questions]
+    # videos with about as much to ask go together: what is padded is run too
+    order = np.argsort([sum(map(len, questions)) for questions in asked_of], kind="stable")
+    of_video: dict[int, list[Record]] = {}
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch].tolist()
+        packed = pack([asked_of[index] for index in part]).to(features.device)
+        prefix = prefix_of(features[part].flatten(1, 2), keep[part].flatten(1), positions, len(phrasing.head))
         hidden, _ = forward(model, prefix, packed, phrasing=phrasing)
         asked = packed.target != IGNORE
         logits = model.lm_head(hidden[asked])
@@ -126,21 +127,13 @@ def score(
             logits[..., suppressed] = -torch.inf
         right = torch.zeros_like(asked).masked_scatter(asked, logits.argmax(-1) == packed.target[asked]).cpu()
         block, asked = packed.block.cpu(), asked.cpu()
-        for row, of_video in enumerate(questions):
-            for index, question in enumerate(of_video):
-                hits = right[row][(block[row] == index) & asked[row]]
-                records.append(
-                    Record(
-                        start + row,
-                        question.family,
-                        question.form,
-                        bool(hits.all()),
-                        int(hits.sum()),
-                        len(hits),
-                        question.answer,
-                    )
-                )
-    return records
+        for row, index in enumerate(part):
+            hits = [right[row][(block[row] == n) & asked[row]] for n in range(len(asked_of[index]))]
+            of_video[index] = [
+                Record(index, q.family, q.form, bool(own.all()), int(own.sum()), len(own), q.answer)
+                for q, own in zip(evaluation.questions[index], hits, strict=True)
+            ]
+    return [record for index in range(len(order)) for record in of_video[index]]
 
 
 @dataclass(frozen=True)
