@@ -12,6 +12,7 @@ docs/results/second_stage_MODEL.{md,json,svg}; finished videos are kept in --fol
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,17 +25,19 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from sharpv import Contribution, Cosine, SharpV
 from sharpv.budget import Budget
+from sharpv.cache import CACHE
 from sharpv.plot import check, draw
 from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
-from sharpv.pocket.packing import IGNORE, Packed, Phrasing, Prefix, forward, pack, prefix_of, tokenise
+from sharpv.pocket.packing import IGNORE, Phrasing, attention_mask, forward, pack, prefix_of, tokenise
 from sharpv.pocket.questions import Question
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
-ROWS = 4
+ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 RESAMPLES = 2000
 
@@ -45,6 +48,8 @@ class Signals:
 
     cosine: Tensor
     """(L, Q), the paper's."""
+    text: Tensor
+    """(L, Q) the same of the tokens behind the video."""
     layers: Tensor
     """(L, Q) contribution to the last prompt token."""
     several: Tensor
@@ -55,6 +60,8 @@ class Signals:
     """(L, Q, V) || a_j W_o v_j || / || x ||: what one visual entry adds."""
     oracle: Tensor
     """(L, Q) mean KL divergence of the later tokens' distributions when this layer alone has forgotten."""
+    blocks: Tensor
+    """(blocks, Q) the same when so many layers in a row have."""
 
 
 class Bench:
@@ -87,6 +94,12 @@ class Bench:
         if self.seen is not None:
             self.seen[index].update(what)
 
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """(tokens, D) -> (tokens, vocabulary), what generation never says left out."""
+        logits = self.model.lm_head(hidden)
+        logits[:, self.model.generation_config.suppress_tokens or []] = -torch.inf
+        return logits.log_softmax(-1)
+
     @contextmanager
     def watching(self) -> Iterator[list[dict[str, Tensor]]]:
         self.seen = [{} for _ in self.layers]
@@ -102,20 +115,32 @@ class Bench:
 
 @dataclass
 class Video:
-    """One video, its packed questions, and where things are in the sequence of n tokens."""
+    """One video and its packed questions, read once; the answers' later tokens are decoded as often as wanted."""
 
     bench: Bench
-    prefix: Prefix
-    packed: Packed
     columns: Tensor
-    """(V,) the visual tokens."""
+    """(V,) the visual tokens, in the sequence of n tokens."""
     last: Tensor
     """(Q,) the last prompt token of each question."""
     later: Tensor
-    """(Q, n) the answer's tokens that decoding feeds back."""
-    asked: Tensor
-    """(Q, n - start) targets after each answer's first."""
-    start: int
+    """(R,) the answers' tokens that decoding feeds back."""
+    owner: Tensor
+    """(R,) the question that each of them belongs to."""
+    targets: Tensor
+    """(R,) what should follow."""
+    log_probs: Tensor
+    """(R, vocabulary) what does follow while nothing is forgotten."""
+    first: Tensor
+    """(Q,) bool, the first token of each answer is right: it is read at prefill."""
+    embeds: Tensor
+    """(1, R, D) of the later tokens; their places are (1, R)."""
+    places: Tensor
+    past: list[tuple[Tensor, Tensor]]
+    """Keys and values of everything before the later tokens, a layer each."""
+    allowed: Tensor
+    """(R, n) where the later tokens may look: at ``past``, then at each other."""
+    seen: list[dict[str, Tensor]]
+    """What was watched in each layer."""
 
     @classmethod
     def of(cls, bench: Bench, features: Tensor, keep: Tensor, questions: list[Question]) -> Video:
@@ -128,49 +153,66 @@ class Video:
         own = block == torch.arange(len(questions))[:, None]
         answers = own & (target != IGNORE)
         first = answers.int().argmax(dim=1)
-        asked = answers & (torch.arange(len(block)) > first[:, None])
-        later = torch.nn.functional.pad(asked, (start, 0))
-        return cls(bench, prefix, packed, torch.arange(head, head + kept), first + start, later, asked, start)
+        owner, asked = (answers & (torch.arange(len(block)) > first[:, None])).nonzero(as_tuple=True)
+        owner, asked = owner[asked.argsort()], asked.sort().values
+        cache = DynamicCache()
+        with bench.watching() as seen:
+            hidden, _ = forward(bench.model, prefix, packed, phrasing=bench.phrasing, cache=cache)
+        later = asked + start
+        before = torch.ones(start + len(block), dtype=torch.bool)
+        before[later] = False
+        order = torch.cat([before.nonzero()[:, 0], later])
+        return cls(
+            bench,
+            columns=torch.arange(head, head + kept),
+            last=first + start,
+            later=later,
+            owner=owner,
+            targets=target[asked],
+            log_probs=bench.log_probs(hidden[0, asked]),
+            first=bench.log_probs(hidden[0, first]).argmax(-1) == target[first],
+            embeds=bench.model.get_input_embeddings()(packed.ids[:, asked]),
+            places=(prefix.end[:, None] + 1 + packed.offset)[:, asked],
+            past=[(layer.keys[:, :, before], layer.values[:, :, before]) for layer in cache.layers],
+            allowed=attention_mask(prefix, packed.block, head)[0, 0, later][:, order],
+            seen=seen,
+        )
 
-    def run(self) -> Tensor:
-        hidden, _ = forward(self.bench.model, self.prefix, self.packed, phrasing=self.bench.phrasing)
-        logits = self.bench.model.lm_head(hidden)[0]
-        logits[:, self.bench.model.generation_config.suppress_tokens or []] = -torch.inf
-        return logits.log_softmax(-1)
-
-    def masks(self, gone: Tensor) -> list[Tensor | None]:
-        """(L, K, Q, V) bool, what each question's later tokens do not see -> a mask per layer."""
-        n = self.later.shape[1]
-        made: list[Tensor | None] = []
+    def decode(self, gone: Tensor) -> Tensor:
+        """(L, K, Q, V) bool, what each question's later tokens do not see -> their log probabilities."""
+        bench, hidden = self.bench, []
         for layer in gone:
-            mask = torch.zeros(len(layer), n, n, dtype=torch.bool)
-            for question, rows in enumerate(self.later):
-                hidden = torch.zeros(len(layer), n, dtype=torch.bool)
-                hidden[:, self.columns] = layer[:, question]
-                mask[:, rows] = hidden[:, None]
-            made.append(mask.repeat_interleave(self.bench.heads // len(layer), dim=0)[None] if layer.any() else None)
-        return made
+            mask = torch.zeros(len(layer), *self.allowed.shape, dtype=torch.bool)
+            mask[:, :, self.columns] = layer[:, self.owner]
+            hidden.append(mask.repeat_interleave(bench.heads // len(layer), dim=0)[None] if layer.any() else None)
+        with bench.forgetting(hidden):
+            output = bench.model.get_decoder()(
+                inputs_embeds=self.embeds,
+                attention_mask=self.allowed[None, None],
+                position_ids=self.places,
+                **{CACHE: DynamicCache(self.past)},
+            )
+        return bench.log_probs(output.last_hidden_state[0])
 
-    def score(self, gone: Tensor, logits: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, gone: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """(right (Q,), loss of each answer's later tokens (Q,)) after forgetting ``gone``."""
-        if logits is None:
-            with self.bench.forgetting(self.masks(gone)):
-                logits = self.run()
-        target = self.packed.target[0]
-        own = self.packed.block[0] == torch.arange(len(self.last))[:, None]
-        answers = own & (target != IGNORE)
-        wrong = (logits.argmax(-1) != target) & answers
-        each = -logits.gather(1, target.clamp(min=0)[:, None])[:, 0]
-        return (~wrong.any(dim=1)).numpy(), (each * self.asked).sum(1).div(self.asked.sum(1)).numpy()
+        log_probs = self.log_probs if gone is None else self.decode(gone)
+        wrong = self._per_question((log_probs.argmax(-1) != self.targets).float()) > 0
+        loss = self._per_question(-log_probs.gather(1, self.targets[:, None])[:, 0])
+        return (self.first & ~wrong).numpy(), loss.numpy()
 
-    def signals(self) -> tuple[Signals, Tensor]:
-        with self.bench.watching() as seen:
-            logits = self.run()
-        parts: dict[str, list[Tensor]] = {"cosine": [], "layers": [], "several": [], "heads": [], "entries": []}
-        for layer, facts in zip(self.bench.layers, seen, strict=True):
-            hidden, reference = facts["hidden"][0], seen[0]["hidden"][0]
-            cosine = torch.cosine_similarity(hidden[self.columns], reference[self.columns], dim=-1).mean()
-            parts["cosine"].append(cosine.expand(len(self.last)))
+    def _per_question(self, values: Tensor) -> Tensor:
+        """(R,) -> (Q,) means."""
+        total = torch.zeros(2, len(self.last)).index_add(1, self.owner, torch.stack([values, torch.ones_like(values)]))
+        return total[0] / total[1]
+
+    def signals(self) -> Signals:
+        parts: dict[str, list[Tensor]] = defaultdict(list)
+        for layer, facts in zip(self.bench.layers, self.seen, strict=True):
+            hidden, reference = facts["hidden"][0], self.seen[0]["hidden"][0]
+            cosine = torch.cosine_similarity(hidden, reference, dim=-1)
+            parts["cosine"].append(cosine[self.columns].mean().expand(len(self.last)))
+            parts["text"].append(cosine[self.columns[-1] + 1 :].mean().expand(len(self.last)))
             rows = torch.stack([self.last - back for back in range(ROWS)])
             several = torch.stack(
                 [self._contribution(layer, facts, row).norm(dim=-1) / hidden[row].norm(dim=-1) for row in rows]
@@ -182,8 +224,10 @@ class Video:
             grouped = by_head.unflatten(1, (self.bench.groups, -1)).sum(2).norm(dim=-1)
             parts["heads"].append((grouped / size[:, None]).T)
             parts["entries"].append(self._entries(layer, facts) / size[:, None])
-        oracle = torch.stack([self._harm(logits, index) for index in range(len(self.bench.layers))])
-        return Signals(**{name: torch.stack(part) for name, part in parts.items()}, oracle=oracle), logits
+        every = torch.arange(len(self.bench.layers))
+        oracle = torch.stack([self._harm(every == index) for index in every])
+        blocks = torch.stack([self._harm(torch.isin(every, block)) for block in blocks_of(len(every))])
+        return Signals(**{name: torch.stack(part) for name, part in parts.items()}, oracle=oracle, blocks=blocks)
 
     def _parts(self, layer: nn.Module, facts: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attention weights (Q, H, n), values (H, n, hd), the output map as (H, hd, D)."""
@@ -207,15 +251,15 @@ class Video:
         moved = torch.einsum("hvd,hdo->vho", values[:, self.columns], out)  # (V, H, D)
         return torch.einsum("qhv,vho->qvo", weights[..., self.columns], moved).norm(dim=-1)
 
-    def _harm(self, logits: Tensor, index: int) -> Tensor:
-        gone = torch.zeros(len(self.bench.layers), 1, len(self.last), len(self.columns), dtype=torch.bool)
-        gone[index] = True
-        with self.bench.forgetting(self.masks(gone)):
-            other = self.run()
-        kl = torch.nn.functional.kl_div(
-            other.clamp(min=-1e4), logits.clamp(min=-1e4), reduction="none", log_target=True
-        )
-        return (kl.sum(-1) * self.asked).sum(1) / self.asked.sum(1)
+    def _harm(self, layers: Tensor) -> Tensor:
+        gone = by_layer(layers[:, None]).expand(-1, -1, len(self.last), len(self.columns))
+        before, after = self.log_probs.clamp(min=-1e4), self.decode(gone).clamp(min=-1e4)
+        return self._per_question(torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1))
+
+
+def blocks_of(layers: int) -> list[Tensor]:
+    """At most BLOCKS runs of layers."""
+    return list(torch.arange(layers).chunk(BLOCKS))
 
 
 Rule = Callable[[Signals], Tensor]
@@ -259,7 +303,7 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
     return {
         "paper: mean cosine below M": {
             f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
-            for m in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+            for m in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
         },
         "lowest cosine": ranked(lambda s: s.cosine),
         "contribution": ranked(lambda s: s.layers),
@@ -335,10 +379,9 @@ def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, r
     features = frame_features(bench.model, pixel_values(evaluation.video(index)))
     keep = SharpV().select(features, Budget(retention)).keep
     video = Video.of(bench, features, keep, questions)
-    signals, logits = video.signals()
+    signals = video.signals()
     lengths = [len(tokens.answer) - 1 for tokens in tokenise(questions, bench.phrasing)]
-    none = torch.zeros(len(bench.layers), 1, len(questions), 1, dtype=torch.bool)
-    right, loss = video.score(none, logits)
+    right, loss = video.score(None)
     made = {"nothing": (1.0, right, loss)}
     known: dict[bytes, tuple] = {}  # many rules agree
     for curve, settings in curves.items():
@@ -352,8 +395,10 @@ def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, r
         "groups": [LONG if length >= 10 else SHORT for length in lengths],
         "signals": {
             "cosine": signals.cosine[:, 0].tolist(),
+            "text": signals.text[:, 0].tolist(),
             "layers": signals.layers.mean(1).tolist(),
             "oracle": signals.oracle.mean(1).tolist(),
+            "blocks": signals.blocks.mean(1).tolist(),
         },
         "rules": {key: [share, r.astype(int).tolist(), np.round(x, 4).tolist()] for key, (share, r, x) in made.items()},
     }
@@ -403,10 +448,20 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
         "| layer | " + " | ".join(map(str, range(layers))) + " |",
         "| --- |" + " --- |" * layers,
     ]
-    titles = {"cosine": "mean cosine to layer 0", "layers": "contribution", "oracle": "harm (KL) when it alone forgets"}
+    titles = {
+        "cosine": "mean cosine to layer 0, visual tokens",
+        "text": "the same, text",
+        "layers": "contribution",
+        "oracle": "harm (KL) when it alone forgets",
+    }
     for signal, title in titles.items():
         mean = np.mean([one["signals"][signal] for one in found], axis=0)
         lines.append(f"| {title} | " + " | ".join(f"{value:.2g}" for value in mean) + " |")
+    runs = [f"{block[0]} to {block[-1]}" for block in blocks_of(layers)]
+    harm = np.mean([one["signals"]["blocks"] for one in found], axis=0)
+    if len(runs) < layers:
+        lines += ["", f"| layers that forget together | {' | '.join(runs)} |", "| --- |" + " --- |" * len(runs)]
+        lines.append("| harm (KL) | " + " | ".join(f"{value:.2g}" for value in harm) + " |")
     lines += [
         "",
         "| criterion | setting | visual KV kept | " + " | ".join(groups) + " |",

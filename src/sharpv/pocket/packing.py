@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..cache import CACHE
 from .questions import Question
 from .tokens import ANSWER, BOS, EOS, build_tokenizer, vocabulary
 
 if TYPE_CHECKING:
-    from transformers import LlavaOnevisionForConditionalGeneration
+    from transformers import Cache, LlavaOnevisionForConditionalGeneration
 
 IGNORE = -100
 _NO_BLOCK = -1
@@ -195,8 +196,12 @@ def forward(
     packed: Packed,
     hidden_states: bool = False,
     phrasing: Phrasing | None = None,
+    cache: Cache | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    """Run the text model: (hidden states of the question tokens, those of all tokens per layer if asked for)."""
+    """Run the text model: (hidden states of the question tokens, those of all tokens per layer if asked for).
+
+    Keys and values go to an empty ``cache`` if one is given.
+    """
     inner = model.model
     embed = inner.get_input_embeddings()
     videos, kept = prefix.valid.shape
@@ -211,6 +216,7 @@ def forward(
         attention_mask=attention_mask(prefix, packed.block, head.shape[1]),
         position_ids=places,
         output_hidden_states=hidden_states,
-        use_cache=False,
+        use_cache=cache is not None,
+        **{CACHE: cache},
     )
     return output.last_hidden_state[:, head.shape[1] + kept + 1 :], output.hidden_states
