@@ -1,9 +1,9 @@
-"""Methods and controls side by side on pocket: one table, one plot, exactly equal numbers of tokens.
+"""Methods and controls side by side on an embedded model: one table, one plot, exactly equal numbers of tokens.
 
-    python benchmarks/pocket_methods.py [--videos 1000] [--frames 8] [--folder runs/bench]
+    python benchmarks/methods.py [--model pocket] [--videos 1000] [--frames 8] [--folder runs/bench]
 
 Finished rows are kept in FOLDER, so a run that was stopped goes on where it was. Writes
-docs/results/pocket_methods.{md,json,svg}; the plot needs sharpv[plot].
+docs/results/MODEL_methods.{md,json,svg}; the plot needs sharpv[plot].
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Poo
 from sharpv.plot import check, draw
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-RETENTIONS = (0.5, 0.25, 0.12, 0.06)
 METHODS: dict[str, Method] = {
     "SharpV": SharpV(),
     "SharpV+ (ours)": SharpVPlus(),
@@ -46,34 +45,38 @@ def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
     frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
     model: Annotated[str, typer.Option(help="'pocket', 'smol', or a checkpoint of either.")] = "pocket",
+    retentions: Annotated[str, typer.Option(help="Kept shares, with commas.")] = "0.5,0.25,0.12,0.06",
     folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
-    check(RESULTS / "pocket_methods.svg")
+    name = Path(model).name
+    stem = f"{name}_methods"
+    check(RESULTS / f"{stem}.svg")
     torch.set_num_threads(threads)
     console = Console()
     comparison = prepare(model, videos, frames, folder)
     (dense,) = comparison.run([Row("dense")])
     columns = []
-    for retention in RETENTIONS:
+    for retention in map(float, retentions.split(",")):
         columns.append(list(comparison.run([Row(label, method, retention) for label, method in METHODS.items()])))
         console.print(f"kept {retention:.0%}: done", highlight=False)
     top = comparison.accuracy(dense)
     text = (
-        "# Pocket: methods side by side\n\n"
+        f"# {name.capitalize()}: methods side by side\n\n"
         f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
         f"question families, first stage only, exactly the same number of tokens in each column. Dense: {top:.3f}. In "
         "brackets the difference to SharpV in points, paired by video, with its 95 % bootstrap interval. Written by "
-        f"`python benchmarks/pocket_methods.py --videos {videos}`.\n\n" + versus_first(comparison, columns)
+        f"`python benchmarks/methods.py --model {name} --videos {videos} --retentions {retentions}`.\n\n"
+        + versus_first(comparison, columns)
     )
-    (RESULTS / "pocket_methods.md").write_text(text)
+    (RESULTS / f"{stem}.md").write_text(text)
     rows = [comparison.facts(outcome, dense) for column in columns for outcome in column]
     facts = {**comparison.about, "dense": top, "rows": rows}
-    (RESULTS / "pocket_methods.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (RESULTS / f"{stem}.json").write_text(json.dumps(facts, indent=1) + "\n")
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     every = [outcome for column in columns for outcome in column]
     lines = curves(comparison, every)
-    draw(RESULTS / "pocket_methods.svg", lines, "visual tokens before the LLM", "mean accuracy", ("dense", top))
+    draw(RESULTS / f"{stem}.svg", lines, "visual tokens before the LLM", "mean accuracy", ("dense", top))
 
 
 if __name__ == "__main__":
