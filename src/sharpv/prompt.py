@@ -20,7 +20,7 @@ from .columns import full_positions, kept_columns, shorten
 from .criteria import Criterion
 from .encoded import join_samples, keep_rows, separate
 from .methods import InnerMethod, Method
-from .methods.base import is_sound, refuse_non_finite
+from .methods.base import refuse_non_finite
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
 from .models.layout import first_true
@@ -258,7 +258,7 @@ def _choose(method: Method, budget: Budget, layout: Layout, rows: Tensor) -> _Ch
         return _Choice(layout, features, nothing, nothing.all())
     method.check(features, budget)
     selection = method.choose(features, budget, layout.present)
-    return _Choice(layout, features, selection.keep, is_sound(features, selection.scores), selection.features)
+    return _Choice(layout, features, selection.keep, method.is_sound(features, selection.scores), selection.features)
 
 
 def _samples(placeholders: list[int], layouts: list[Layout]) -> list[int]:

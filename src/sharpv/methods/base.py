@@ -64,6 +64,8 @@ class Method(ABC):
     """Its arXiv number."""
     needs_question: ClassVar[bool] = False
     """Whether it wants to know what is asked: :meth:`about` is then called for each video."""
+    reads_all: ClassVar[bool] = False
+    """Whether a NaN or infinity anywhere in the features shows in the scores, which saves looking for it."""
 
     def about(self, question: Tensor) -> Method:
         """The method for one question, ``(D,)``: the mean embedding of the text after the video."""
@@ -115,9 +117,15 @@ class Method(ABC):
         if present is not None and not present.any():
             raise ValueError("the video is empty: none of its tokens is present")
         selection = self.choose(features, budget, None if present is None else Present(present, int(present.sum())))
-        if not is_sound(features, selection.scores):
+        if not self.is_sound(features, selection.scores):
             refuse_non_finite(features)
         return selection
+
+    def is_sound(self, features: Tensor, scores: Scores) -> Tensor:
+        """Whether features and scores are finite, as a bool tensor: reading it is the caller's host sync."""
+        # NaN and infinity survive every sum
+        total = scores.tokens.sum() if scores.demand is None else scores.tokens.sum() + scores.demand.sum()
+        return torch.isfinite(total if self.reads_all else total + features.sum(dtype=torch.float32))
 
     def check(self, features: Tensor, budget: Budget) -> None:
         """Refuse, without looking at values, what no method can prune. Costs no host synchronisation."""
@@ -150,13 +158,6 @@ class MergingMethod(Method):
 
     def merges(self, positions: str) -> bool:
         return positions == "1d" or self.everywhere
-
-
-def is_sound(features: Tensor, scores: Scores) -> Tensor:
-    """Whether features and what was made of them are finite, as a bool tensor: reading it is the caller's host sync."""
-    # NaN and infinity survive every sum
-    scored = scores.tokens.sum() if scores.demand is None else scores.tokens.sum() + scores.demand.sum()
-    return torch.isfinite(features.sum(dtype=torch.float32)) & torch.isfinite(scored)
 
 
 def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:

@@ -36,6 +36,7 @@ class SharpV(Method):
     name: ClassVar[str] = "sharpv"
     summary: ClassVar[str] = "tokens that differ in space and time, more from a moving frame"
     adaptive: ClassVar[bool] = True
+    reads_all: ClassVar[bool] = True
     paper: ClassVar[str] = "2511.08003"
 
     weight: float = 1.0
