@@ -101,6 +101,7 @@ class SmolStage(TextStage):
 
     name = "speaking"
     middle = 10
+    settings: Settings
     buffer_type: ClassVar[type[VideoBuffer]] = SentenceBuffer
 
     def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
