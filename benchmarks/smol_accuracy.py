@@ -8,16 +8,18 @@ rows are kept in FOLDER, so a run that was stopped goes on where it was. Writes 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from pocket_accuracy import interval
 from timing import publish
 
 from sharpv import Random, SharpV
-from sharpv.comparison import Row, prepare
+from sharpv.comparison import Comparison, Row, prepare
 
 BUDGETS = (None, 0.5, 0.25, 0.12)
 DENSE = Row("dense")
@@ -33,7 +35,11 @@ def main(
     comparison, small = prepare(model, videos, 8, folder), prepare("pocket", videos, 8)
     (dense,), (of_pocket,) = comparison.run([DENSE]), small.run([DENSE])
     lines = [{**comparison.facts(dense, dense), "to_sharpv": None}]
-    families = {"pocket": small.by_family(of_pocket), "smol": comparison.by_family(dense)}
+    families = {
+        "majority": majority(small),
+        "pocket": small.by_family(of_pocket),
+        "smol": comparison.by_family(dense),
+    }
     for budget in BUDGETS:
         pair = [Row("SharpV", SharpV(), budget), Row("random at SharpV's counts", Random(counts_of=SharpV()), budget)]
         sharpv, chance = comparison.run(pair)
@@ -49,7 +55,8 @@ def main(
         "of the short ones asked for a sentence; mean exact match over the families, first stage only, with the true "
         "answer fed back, which equals greedy generation. Differences are in points, paired by video, with 95 % "
         "bootstrap intervals. Pocket, which is asked for words alone, has "
-        f"{small.accuracy(of_pocket):.3f} dense on the same videos. Written by `python benchmarks/smol_accuracy.py`.",
+        f"{small.accuracy(of_pocket):.3f} dense on the same videos. *Majority*: always the family's commonest answer, "
+        "in words. Written by `python benchmarks/smol_accuracy.py`.",
         "",
         "| kept before the LLM | what | accuracy | to dense | to SharpV at this budget |",
         "| --- | --- | --- | --- | --- |",
@@ -63,6 +70,13 @@ def main(
     for name in comparison.families:
         page.append(f"| {name} | " + " | ".join(f"{column[name]:.3f}" for column in families.values()) + " |")
     publish("smol_accuracy", page, {**comparison.about, "rows": lines, "pocket": families["pocket"]})
+
+
+def majority(comparison: Comparison) -> dict[str, float]:
+    """What always giving each family's commonest answer would score."""
+    answers = np.array([question.answer for questions in comparison.evaluation.questions for question in questions])
+    of_family = {name: answers[comparison.family == index] for index, name in enumerate(comparison.families)}
+    return {name: Counter(own.tolist()).most_common(1)[0][1] / len(own) for name, own in of_family.items()}
 
 
 if __name__ == "__main__":
