@@ -45,13 +45,16 @@ class ForgettingLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.length
 
-    def forget(self, entries: Tensor) -> None:
-        """Drop the prompt's ``entries``, ``(B, prompt_length)`` bool, for good. One host synchronisation."""
+    def forget(self, entries: Tensor, fewest: int, most: int) -> None:
+        """Drop the prompt's ``entries``, ``(B, prompt_length)`` bool, for good.
+
+        ``fewest`` and ``most`` are how many that is in a row of the batch: to look would stop the host.
+        """
+        if most == 0:
+            return
+        longest = self.length - fewest
         unchecked = entries.new_zeros(len(entries), self.length - entries.shape[1])
         keep = ~torch.cat([entries, unchecked], dim=1)
-        shortest, longest = torch.stack(keep.sum(dim=1).aminmax()).tolist()
-        if shortest == self.length:
-            return
         columns = keep.long().argsort(dim=1, stable=True)[:, -longest:]
         gather = columns[:, None, :, None].expand(-1, self.keys.shape[1], -1, self.keys.shape[3])
         self.keys = self.keys.gather(2, gather)
@@ -59,7 +62,7 @@ class ForgettingLayer(DynamicLayer):
         self.values = self.values.gather(2, gather)
         self.columns = columns.masked_fill(~keep.gather(1, columns), -1)
         self.described, self.prompt_length = self.length, entries.shape[1]
-        self.ragged = shortest < longest
+        self.ragged = fewest < most
 
     def hold(self, columns: Tensor, real: Tensor, length: int, ragged: bool) -> None:
         """Say which of the prompt's ``length`` columns the stored ones are, where a layer was given only those.

@@ -43,23 +43,20 @@ class LayerView:
 
 
 class Criterion:
-    """What decides whether a layer forgets: :meth:`measure` gives one number per sample, :meth:`forget` judges it.
+    """What decides which layers forget: :meth:`measure` gives a number per layer and sample, :meth:`forget` judges.
 
     Attributes:
         quantity: what is measured, in words, for the report.
-        together: False: each layer is judged as soon as it is measured, so that its memory is free before the next
-            layer's is taken. True: all are judged after the last, when they can be compared with each other.
     """
 
     quantity: str = "measured"
-    together: bool = False
 
     def measure(self, layer: LayerView) -> Tensor:
         """One float per sample, ``(B,)``; NaN where a sample has no visual token."""
         raise NotImplementedError
 
     def forget(self, measured: Tensor) -> Tensor:
-        """Whether a layer forgets the sample's visual entries, bool: ``(B,)``, or ``(layers, B)`` if ``together``."""
+        """Which layers forget the visual entries of which sample: ``(layers, B)`` of what was measured -> bool."""
         raise NotImplementedError
 
 
@@ -103,7 +100,7 @@ class Contribution(Criterion):
     Exactly one of the first three:
 
     Args:
-        threshold: forgets below this contribution, at once, layer by layer.
+        threshold: forgets below this contribution.
         relative: forgets below this share of the sample's largest contribution.
         kv_budget: keeps the layers of largest contribution, so many that this share of the visual entries stays (at
             least one layer), exactly as many in every sample.
@@ -131,10 +128,6 @@ class Contribution(Criterion):
             raise ValueError(f"{name} must lie in {'(0, inf)' if name == 'threshold' else '(0, 1]'}, got {value}")
         if self.rows < 1:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
-
-    @property
-    def together(self) -> bool:  # type: ignore[override]  # depends on which of the three was given
-        return self.threshold is None
 
     def measure(self, layer: LayerView) -> Tensor:
         rows = min(self.rows, layer.hidden.shape[1])

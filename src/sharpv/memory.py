@@ -5,7 +5,8 @@ and V_l those to layer l. The rule is Discard(l) if cos(V_l, V) < M, with M = 0.
 attention it keeps no key/value entries of visual tokens; text stays. Prefill is unchanged, decoding reads less.
 
 Open in the paper, decided here: cos is taken per token, between its input to layer l and its own input to layer 0, and
-averaged over the sample's surviving visual tokens; the decision falls per layer and per sample, once, at prefill.
+averaged over the sample's surviving visual tokens; the decision falls per layer and per sample, once, at the end of
+prefill, for all layers together: so the host waits once, and layers can be compared with each other.
 
 What decides (:mod:`sharpv.criteria`) is apart from the cache that forgets (:mod:`sharpv.cache`); the hooks here bring
 them together.
@@ -124,7 +125,7 @@ class MemoryStage:
             trace.attention = kwargs, output[0]
 
     def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """At prefill, once the layer has attended: measure, decide, forget."""
+        """At prefill, once the layer has attended: measure, and after the last layer forget."""
         cache = kwargs.get(CACHE)
         trace = trace_of(cache)
         if cache is None or trace is None or trace.reference is None:
@@ -135,13 +136,9 @@ class MemoryStage:
             measured = self.criterion.measure(self._view(index, layer, module, hidden_of(args, kwargs), trace))
             # beams and returned sequences repeat each sample
             trace.measured[index] = measured[:: len(measured) // len(trace.visual)]
-            if not self.criterion.together:
-                self._decide(cache, trace, [index])
         trace.attention = None
         if index == len(cache.layers) - 1:
-            trace.reference, trace.quantity = None, self.criterion.quantity
-            if self.criterion.together and trace.measured:
-                self._decide(cache, trace, list(trace.measured))
+            self._forget(cache, trace)
 
     def _view(
         self, index: int, layer: ForgettingLayer, module: nn.Module, hidden: Tensor, trace: MemoryTrace
@@ -163,17 +160,20 @@ class MemoryStage:
             attend=partial(attend_again, cast(Any, module).self_attn, given, keys, values),
         )
 
-    def _decide(self, cache: Cache, trace: MemoryTrace, layers: list[int]) -> None:
-        """Judge what was measured in these layers, and let them forget."""
-        if self.criterion.together:
-            device = trace.visual.device  # layers may lie on several
-            judged = list(self.criterion.forget(torch.stack([trace.measured[index].to(device) for index in layers])))
-        else:
-            judged = [self.criterion.forget(trace.measured[index]) for index in layers]
-        for index, forgotten in zip(layers, judged, strict=True):
-            layer = cast(ForgettingLayer, cache.layers[index])
-            layer.forget(of_rows(trace.visual, layer.keys) & of_rows(forgotten, layer.keys)[:, None])
+    def _forget(self, cache: Cache, trace: MemoryTrace) -> None:
+        """Judge all layers, and let them forget. One host synchronisation, which sizes what they keep."""
+        trace.reference, trace.quantity = None, self.criterion.quantity
+        if not trace.measured:
+            return
+        device = trace.visual.device  # layers may lie on several
+        judged = self.criterion.forget(torch.stack([measured.to(device) for measured in trace.measured.values()]))
+        fewest, most = (judged * trace.visual.sum(dim=1)).aminmax(dim=1)
+        bounds = torch.stack([fewest, most], dim=1).tolist()
+        for index, forgotten, (least, largest) in zip(trace.measured, judged, bounds, strict=True):
             trace.forgotten[index] = forgotten
+            layer = cast(ForgettingLayer, cache.layers[index])
+            entries = of_rows(trace.visual & forgotten[:, None], layer.keys)
+            layer.forget(entries, least, largest)
 
 
 def of_rows(samples: Tensor, like: Tensor) -> Tensor:
