@@ -54,6 +54,8 @@ class Signals:
     """(L, Q) contribution to the last prompt token."""
     several: Tensor
     """(L, Q) the same, mean over the last ROWS prompt tokens."""
+    undivided: Tensor
+    """(L, Q) as ``several``, of the last layer's residual stream: what a layer adds, not beside what it was given."""
     heads: Tensor
     """(L, K, Q) contribution of a KV head's visual entries alone."""
     entries: Tensor
@@ -214,11 +216,11 @@ class Video:
             parts["cosine"].append(cosine[self.columns].mean().expand(len(self.last)))
             parts["text"].append(cosine[self.columns[-1] + 1 :].mean().expand(len(self.last)))
             rows = torch.stack([self.last - back for back in range(ROWS)])
-            several = torch.stack(
-                [self._contribution(layer, facts, row).norm(dim=-1) / hidden[row].norm(dim=-1) for row in rows]
-            )
+            added = torch.stack([self._contribution(layer, facts, row).norm(dim=-1) for row in rows])
+            several = added / hidden[rows].norm(dim=-1)
             parts["layers"].append(several[0])
             parts["several"].append(several.mean(0))
+            parts["undivided"].append((added / self.seen[-1]["hidden"][0][rows].norm(dim=-1)).mean(0))
             size = hidden[self.last].norm(dim=-1)
             by_head = self._contribution(layer, facts, self.last, whole=False)  # (Q, H, D)
             grouped = by_head.unflatten(1, (self.bench.groups, -1)).sum(2).norm(dim=-1)
@@ -303,11 +305,12 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
     return {
         "paper: mean cosine below M": {
             f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
-            for m in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+            for m in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.5, 0.7, 0.9)
         },
         "lowest cosine": ranked(lambda s: s.cosine),
         "contribution": ranked(lambda s: s.layers),
         f"contribution to {ROWS} rows": ranked(lambda s: s.several),
+        f"contribution to {ROWS} rows, of the last stream": ranked(lambda s: s.undivided),
         "contribution, absolute": {
             f"below {t}": lambda s, t=t: by_layer(Contribution(threshold=t).forget(s.layers))
             for t in (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -315,6 +318,10 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
         "contribution, relative": {
             f"below {t} of the largest": lambda s, t=t: by_layer(Contribution(relative=t).forget(s.layers))
             for t in (0.02, 0.05, 0.1, 0.2, 0.5)
+        },
+        "contribution, of the last stream, relative": {
+            f"below {t} of the largest": lambda s, t=t: by_layer(s.undivided < t * s.undivided.amax(dim=0))
+            for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
         },
         "contribution of KV heads": {f"{share:.0%} of the heads": heads(share) for share in SHARES},
         "contribution of entries": {f"{share:.0%} of the entries": entries(share) for share in (0.05, *SHARES)},

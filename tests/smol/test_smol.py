@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sharpv import asking, pocket, smol
 from sharpv.pocket.packing import tokenise
 from sharpv.pocket.questions import Question
 from sharpv.smol import language
-from sharpv.smol.joining import CHECKSUM, MODEL_FILE, checkpoint
+from sharpv.smol.joining import CHECKSUM, DELTAS, MODEL_FILE, checkpoint
 from sharpv.smol.language import load_tokenizer, phrasing
 from sharpv.smol.model import add_lora, build, deltas
 from sharpv.smol.sentences import in_a_sentence
@@ -109,6 +110,16 @@ def test_a_failed_start_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="these are not smol's weights"):
         checkpoint(wrong, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_ships_answers_a_question_in_a_sentence(cache):
+    assert DELTAS.stat().st_size < 14e6
+    model, processor = asking.load(checkpoint(cache=cache))
+    facts = json.loads(pocket.sample_clip().with_suffix(".json").read_text())
+    clip = read(pocket.sample_clip(), frames=facts["frames"])
+    question = "What colour does the triangle become? Answer in a sentence."
+    said = asking.answer(model, processor, asking.encode(model, processor, clip, question))
+    assert said.text == "The triangle becomes green."
 
 
 def test_missing_parts_are_named(tmp_path, monkeypatch):
