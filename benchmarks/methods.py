@@ -8,20 +8,19 @@ docs/results/MODEL_methods.{md,json,svg}; the plot needs sharpv[plot].
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
+from timing import RESULTS, publish
 
 from sharpv import Random, SharpV, Uniform
 from sharpv.comparison import Row, curves, prepare, versus_first
 from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, FastVID, Method, Pool, SharpVPlus, Subsample, VidCom2
 from sharpv.plot import check, draw
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 METHODS: dict[str, Method] = {
     "SharpV": SharpV(),
     "SharpV+ (ours)": SharpVPlus(),
@@ -61,22 +60,21 @@ def main(
         columns.append(list(comparison.run([Row(label, method, retention) for label, method in METHODS.items()])))
         console.print(f"kept {retention:.0%}: done", highlight=False)
     top = comparison.accuracy(dense)
-    text = (
-        f"# {name.capitalize()}: methods side by side\n\n"
+    lines = [
+        f"# {name.capitalize()}: methods side by side",
+        "",
         f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
         f"question families, first stage only, exactly the same number of tokens in each column. Dense: {top:.3f}. In "
         "brackets the difference to SharpV in points, paired by video, with its 95 % bootstrap interval. Written by "
-        f"`python benchmarks/methods.py --model {name} --videos {videos} --retentions {retentions}`.\n\n"
-        + versus_first(comparison, columns)
-    )
-    (RESULTS / f"{stem}.md").write_text(text)
-    rows = [comparison.facts(outcome, dense) for column in columns for outcome in column]
-    facts = {**comparison.about, "dense": top, "rows": rows}
-    (RESULTS / f"{stem}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        f"`python benchmarks/methods.py --model {name} --videos {videos} --retentions {retentions}`.",
+        "",
+        *versus_first(comparison, columns).splitlines(),
+    ]
     every = [outcome for column in columns for outcome in column]
-    lines = curves(comparison, every)
-    draw(RESULTS / f"{stem}.svg", lines, "visual tokens before the LLM", "mean accuracy", ("dense", top))
+    rows = [comparison.facts(outcome, dense) for outcome in every]
+    publish(stem, lines, {**comparison.about, "dense": top, "rows": rows})
+    points = curves(comparison, every)
+    draw(RESULTS / f"{stem}.svg", points, "visual tokens before the LLM", "mean accuracy", ("dense", top))
 
 
 if __name__ == "__main__":

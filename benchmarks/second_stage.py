@@ -24,6 +24,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
+from timing import RESULTS, publish
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -35,7 +36,6 @@ from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
 from sharpv.pocket.packing import IGNORE, Phrasing, attention_mask, forward, pack, prefix_of, tokenise
 from sharpv.pocket.questions import Question
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
 ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
@@ -156,7 +156,6 @@ class Video:
         answers = own & (target != IGNORE)
         first = answers.int().argmax(dim=1)
         owner, asked = (answers & (torch.arange(len(block)) > first[:, None])).nonzero(as_tuple=True)
-        owner, asked = owner[asked.argsort()], asked.sort().values
         cache = DynamicCache()
         with bench.watching() as seen:
             hidden, _ = forward(bench.model, prefix, packed, phrasing=bench.phrasing, cache=cache)
@@ -438,8 +437,8 @@ def summarise(found: list[dict]) -> list[dict[str, Any]]:
     return rows
 
 
-def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: list[dict]) -> str:
-    """The Markdown page."""
+def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: list[dict]) -> list[str]:
+    """The Markdown page, line by line."""
     found, layers = facts["found"], facts["layers"]
     groups = [group for group in (SHORT, LONG) if group in rows[0]]
     asked = {group: sum(one["groups"].count(group) for one in found) for group in groups}
@@ -482,7 +481,7 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
             difference = "" if row is rows[0] else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
             cells.append(f"{row[group]['accuracy']:.3f}{difference}, {row[group]['loss']:.3f}")
         lines.append(f"| {criterion} | {setting} | {100 * row['kept']:.1f} % | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main(
@@ -498,17 +497,13 @@ def main(
     facts = study(model, videos, retention, folder / f"{name}_{retention}", console)
     rows = summarise(facts["found"])
     stem = f"second_stage_{name}" + ("" if retention == 1 else f"_{100 * retention:.0f}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = page(name, videos, retention, facts, rows)
-    (RESULTS / f"{stem}.md").write_text(text)
-    (RESULTS / f"{stem}.json").write_text(json.dumps({"layers": facts["layers"], "rows": rows}, indent=1) + "\n")
+    publish(stem, page(name, videos, retention, facts, rows), {"layers": facts["layers"], "rows": rows})
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows[1:]:
         curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[LONG]["accuracy"]))
     top = rows[0][LONG]["accuracy"]
     accuracy = f"exact match, answers of {LONG}"
     draw(RESULTS / f"{stem}.svg", curves, "visual KV entries", accuracy, ("nothing forgotten", top))
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
