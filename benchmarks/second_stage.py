@@ -5,7 +5,8 @@
 Answers of several tokens only (the first token is read at prefill and cannot change). Each question is scored with its
 true answer fed back, packed behind the video; its tokens after the first do not see what its layers, heads or entries
 have forgotten, which is what decoding from a smaller cache computes (tests/test_memory.py). Contributions are computed
-here from attention weights, independently of sharpv.Contribution, which never sees any. Writes
+here from attention weights, independently of sharpv.Contribution, which never sees any. sharpv.calibrate gets videos of
+its own, and no true answers. Writes
 docs/results/second_stage_MODEL.{md,json,svg}; finished videos are kept in --folder.
 """
 
@@ -28,18 +29,23 @@ from timing import RESULTS, publish
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from sharpv import Contribution, Cosine, SharpV
+from sharpv import Calibration, Contribution, Cosine, Layers, SharpV, calibrate
 from sharpv.budget import Budget
 from sharpv.cache import CACHE
 from sharpv.plot import check, draw
-from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
+from sharpv.pocket.evaluate import EvaluationSet, evaluation_set, prompt_inputs
 from sharpv.pocket.packing import IGNORE, Phrasing, attention_mask, forward, pack, prefix_of, tokenise
 from sharpv.pocket.questions import Question
+from sharpv.pocket.running import MONITOR_SEED, MONITOR_TEXTURES
 
 SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
 ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 RESAMPLES = 2000
+TOLERANCES = (0.001, 0.003, 0.01, 0.03, 0.1)
+CALIBRATION_VIDEOS = 6
+CALIBRATION_QUESTIONS = 3
+"""Of each of these videos: its caption and the first questions with answers of several tokens."""
 
 
 @dataclass
@@ -277,7 +283,7 @@ def by_layer(flags: Tensor) -> Tensor:
     return flags[:, None, :, None]
 
 
-def rules(layers: int) -> dict[str, dict[str, Rule]]:
+def rules(layers: int, calibrated: dict[float, Calibration]) -> dict[str, dict[str, Rule]]:
     """Curves: for each criterion, settings from mild to severe."""
     generator = torch.Generator().manual_seed(0)
     chance = torch.rand(layers, generator=generator)
@@ -301,7 +307,15 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
     def within(share: float) -> Rule:
         return lambda s: lowest(s.entries.permute(2, 0, 1), share).permute(1, 2, 0)[:, None]
 
+    def fixed(memory: Layers) -> Rule:
+        gone = torch.ones(layers, dtype=torch.bool)
+        gone[list(memory.keep)] = False
+        return lambda s: by_layer(gone[:, None].expand_as(s.layers))
+
+    harm = torch.tensor(next(iter(calibrated.values())).harm)
     return {
+        "calibrated layers": {f"tolerance {t}": fixed(found.memory) for t, found in calibrated.items()},
+        "calibrated layers, by number": ranked(lambda s: harm[:, None].expand_as(s.layers)),
         "paper: mean cosine below M": {
             f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
             for m in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.5, 0.7, 0.9)
@@ -333,24 +347,25 @@ def rules(layers: int) -> dict[str, dict[str, Rule]]:
     }
 
 
-def load(name: str) -> tuple[Any, Phrasing, Callable[[EvaluationSet, int], list[Question]]]:
-    """The model, its phrasing, and the questions of a video whose answers have several tokens."""
+def load(name: str) -> tuple[Any, Any, Phrasing, Callable[[EvaluationSet, int], list[Question]]]:
+    """The model, its processor and phrasing, and the questions of a video whose answers have several tokens."""
     if name == "smol":
         from sharpv import smol
         from sharpv.smol.language import phrasing
         from sharpv.smol.sentences import in_a_sentence
 
-        words, model = phrasing(), smol.load()[0]
+        words, (model, processor) = phrasing(), smol.load()
         return (
             model,
+            processor,
             words,
             lambda e, i: [q for raw in e.questions[i] if (q := in_a_sentence(raw) or raw) and _several(q, words)],
         )
     from sharpv.pocket import load as load_pocket
     from sharpv.pocket.packing import pocket_phrasing
 
-    words, model = pocket_phrasing(), load_pocket(directory=None if name == "pocket" else name)[0]
-    return model, words, lambda e, i: [q for q in e.questions[i] if _several(q, words)]
+    words, (model, processor) = pocket_phrasing(), load_pocket(directory=None if name == "pocket" else name)
+    return model, processor, words, lambda e, i: [q for q in e.questions[i] if _several(q, words)]
 
 
 def _several(question: Question, phrasing: Phrasing) -> bool:
@@ -361,10 +376,20 @@ def _several(question: Question, phrasing: Phrasing) -> bool:
 @torch.no_grad()
 def study(name: str, videos: int, retention: float, folder: Path, console: Console) -> dict[str, Any]:
     """Run every rule on every video; what was found per video is kept in ``folder``."""
-    model, phrasing, questions_of = load(name)
+    model, processor, phrasing, questions_of = load(name)
+    others = evaluation_set(CALIBRATION_VIDEOS, seed=MONITOR_SEED, texture_seed=MONITOR_TEXTURES)
+    prompts = [
+        prompt_inputs(processor, others.video(index), question.prompt)
+        for index in range(len(others))
+        for question in sorted(questions_of(others, index), key=lambda q: q.form != "caption")[:CALIBRATION_QUESTIONS]
+    ]
+    calibrated = {
+        tolerance: calibrate(model, prompts, retention=retention, tolerance=tolerance, max_new_tokens=96)
+        for tolerance in TOLERANCES
+    }
     bench = Bench(model, phrasing)
     evaluation = evaluation_set(videos)
-    curves = rules(len(bench.layers))
+    curves = rules(len(bench.layers), calibrated)
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for index in track(range(videos), "forgetting", console=console, disable=not console.is_terminal):
@@ -376,7 +401,10 @@ def study(name: str, videos: int, retention: float, folder: Path, console: Conso
                 facts = _one(bench, evaluation, index, questions, retention, curves)
             kept_file.write_text(json.dumps(facts))
         found.append(json.loads(kept_file.read_text()))
-    return {"layers": len(bench.layers), "found": [facts for facts in found if facts["groups"]]}
+    keeps = {tolerance: found.memory.keep for tolerance, found in calibrated.items()}
+    prompts_asked = next(iter(calibrated.values())).answers
+    found = [facts for facts in found if facts["groups"]]
+    return {"layers": len(bench.layers), "found": found, "keeps": keeps, "prompts": prompts_asked}
 
 
 def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, retention: float, curves: dict) -> dict:
@@ -468,7 +496,11 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
     if len(runs) < layers:
         lines += ["", f"| layers that forget together | {' | '.join(runs)} |", "| --- |" + " --- |" * len(runs)]
         lines.append("| harm (KL) | " + " | ".join(f"{value:.2g}" for value in harm) + " |")
+    named = "; ".join(f"{t}: {', '.join(map(str, keep)) or 'none'}" for t, keep in facts["keeps"].items())
     lines += [
+        "",
+        f"Layers that `sharpv.calibrate` keeps, from {facts['prompts']} answers of the model about other videos, by "
+        f"tolerance (nats a token): {named}.",
         "",
         "| criterion | setting | visual KV kept | " + " | ".join(groups) + " |",
         "| --- |" + " --- |" * (2 + len(groups)),

@@ -78,6 +78,32 @@ def test_ask_prints_the_answer_the_report_and_warnings(clip, checkpoint):
     assert "warning: sample 0: degraded cache" in " ".join(result.stderr.split())
 
 
+def test_what_calibrate_finds_is_what_ask_takes(clip):
+    options = ("--question", "What moves?", "--question", "Describe the video.", "--frames", 4)
+    result = run("calibrate", clip, *options, "--max-new-tokens", 6)
+    assert result.exit_code == 0, result.output
+    memory = result.stdout.split()[-1]
+    assert memory.startswith("layers:")
+    facts = json.loads(run("calibrate", clip, *options, "--max-new-tokens", 6, "--json").stdout)
+    assert memory == f"layers:{'+'.join(map(str, facts['memory']))}"
+    assert len(facts["harm"]) == 5 and facts["answers"] == 2 and facts["together"] <= 0.01
+    asked = json.loads(run("ask", clip, "What moves?", "--frames", 4, "--memory", memory, "--json").stdout)
+    forgotten = asked["report"]["memory"]["forgotten"]
+    assert [index for index, row in enumerate(forgotten) if not any(row)] == facts["memory"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tolerance", 0), "tolerance must be above 0, got 0.0"),
+        (("--retention", 0), "retention is the kept share and must lie in (0, 1], got 0.0"),
+        (("--method", "magic"), "unknown method 'magic'"),
+    ],
+)
+def test_calibrate_refuses(clip, options, message):
+    _assert_refused(run("calibrate", clip, "--question", "What moves?", *options), message)
+
+
 def wrong_files(folder: Path, clip: Path) -> dict[str, Path]:
     files = {name: folder / name for name in ("missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4")}
     files["text.mp4"].write_text("not a video\n" * 100)
@@ -103,7 +129,8 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
             "unknown method 'magic'; known methods: cdpruner, divprune",
         ),
         (("--method", "uniform"), "method 'uniform' keeps a fixed share: pass retention="),
-        (("--memory", "much"), "--memory takes a number or 'off', got 'much'"),
+        (("--memory", "much"), "takes a number, 'off' or layers that keep the video as 'layers:0+23+24', got 'much'"),
+        (("--memory", "layers:9"), "this model has 5 decoder layers, counted from 0; got keep=(9,)"),
         (("--memory", "7"), "must lie in [-1, 1], got 7.0"),
         (("--max-tokens", 0), "max_tokens must be a whole number of at least 1, got 0"),
         (("--frames", 0), "frames must be a whole number of at least 1, got 0"),

@@ -10,7 +10,8 @@ An implementation of SharpV (https://arxiv.org/abs/2511.08003) for Hugging Face 
 
 from .apply import apply, trim
 from .budget import Budget
-from .criteria import Contribution, Cosine
+from .calibration import Calibration, calibrate
+from .criteria import Contribution, Cosine, Layers
 from .handle import Handle
 from .methods import Random, SharpV, Uniform, list_methods
 from .models import list_models
@@ -19,14 +20,17 @@ from .report import Report
 __version__ = "0.1.0"
 __all__ = [
     "Budget",
+    "Calibration",
     "Contribution",
     "Cosine",
     "Handle",
+    "Layers",
     "Random",
     "Report",
     "SharpV",
     "Uniform",
     "apply",
+    "calibrate",
     "list_methods",
     "list_models",
     "trim",

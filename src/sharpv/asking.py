@@ -16,7 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from . import pocket, smol
 from .budget import Budget
-from .criteria import get_criterion
+from .criteria import Criterion, get_criterion
 from .handle import Handle
 from .methods import get_method
 from .models import find_family, list_models
@@ -92,7 +92,7 @@ def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[P
 def check(
     method: str,
     *,
-    memory: float | None,
+    memory: float | Criterion | None,
     retention: float | None,
     max_tokens: int | None,
     still: float | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ out, err = Console(), Console(stderr=True)
 
 DEFAULT_FRAMES = 8
 MEMORY_HELP = (
-    "Second stage: the paper's threshold M (0.2), or 'off'. Off here, unlike in the library: a low similarity does not "
-    "mean that a layer is not needed for long answers (docs/findings.md)."
+    "Second stage: the paper's threshold M (0.2), the layers that keep the video as 'sharpv calibrate' finds them "
+    "(layers:0+23+24), or 'off'. Off here, unlike in the library: a low similarity does not mean that a layer is not "
+    "needed for long answers (docs/findings.md)."
 )
 STILL_HELP = (
     "Do not encode frames that differ from the last encoded one by no more than this; 0: equal ones. Else all are."
@@ -93,11 +95,13 @@ def ask(
 ) -> None:
     """Ask a question about a video, with pruning."""
     from . import apply, asking
+    from .criteria import read_memory
     from .video import read
 
-    options: dict[str, Any] = {"retention": retention, "max_tokens": max_tokens, "memory": _memory(memory)}
+    options: dict[str, Any] = {"retention": retention, "max_tokens": max_tokens}
     options |= {"still": still, "frames_at_once": frames_at_once}
     with working("checking"):
+        options["memory"] = read_memory(memory)
         asking.check(method, **options)
     with working("reading the clip"):
         clip = read(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
@@ -125,6 +129,51 @@ def ask(
         err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+@app.command()
+def calibrate(
+    videos: Annotated[list[Path], typer.Argument(help="A few clips like those to come.", show_default=False)],
+    questions: Annotated[list[str], typer.Option("--question", help="Asked of each clip; several may be given.")],
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', a local directory or a hub id.")] = "pocket",
+    method: Annotated[str, typer.Option(help="See 'sharpv methods'.")] = "sharpv",
+    retention: Annotated[float | None, typer.Option(help="Kept share in (0, 1]; else the content decides.")] = None,
+    tolerance: Annotated[float, typer.Option(help="How far answers may move: KL divergence per token, nats.")] = 0.01,
+    frames: Annotated[int, typer.Option(help="Frames to sample.")] = DEFAULT_FRAMES,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 48,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the layers that must keep the video, for --memory: the model answers, and each layer forgets in turn."""
+    from . import asking
+    from . import calibrate as find
+    from .video import read
+
+    with working("checking"):
+        asking.check(method, memory=None, retention=retention, max_tokens=None, still=None, frames_at_once=None)
+    with working("reading the clips"):
+        clips = [read(video, frames=frames) for video in videos]
+    with working("loading the model"):
+        loaded, processor = asking.load(model, device, dtype)
+    with working("answering, once per layer"):
+        asked = [asking.encode(loaded, processor, clip, question) for clip in clips for question in questions]
+        prompts = [inputs.to(loaded.device, loaded.dtype) for inputs in asked]
+        limits: dict[str, Any] = {"tolerance": tolerance, "max_new_tokens": max_new_tokens, "retention": retention}
+        found = find(loaded, prompts, method, **limits)
+    if json_output:
+        harms = [None if math.isnan(harm) else harm for harm in found.harm]
+        typer.echo(json.dumps({**vars(found), "harm": harms, "memory": list(found.memory.keep)}))
+        return
+    table = Table("layer", "harm when it forgets", box=None)
+    for layer, harm in enumerate(found.harm):
+        kept = layer in found.memory.keep
+        table.add_row(str(layer), f"{harm:.2g}" + (" keeps the video" if kept else ""), style="bold" if kept else "dim")
+    out.print(table)
+    measured = f"mean KL in nats over {found.tokens} tokens of {found.answers} answers"
+    rest = f"{found.together:.2g} when all but {len(found.memory.keep)} of {len(found.harm)} layers forget"
+    out.print(f"[dim]{measured}; {rest}[/]", soft_wrap=True)
+    out.print(f"--memory layers:{'+'.join(map(str, found.memory.keep))}")
 
 
 @app.command("eval")
@@ -210,12 +259,3 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         fail(f"{option} takes numbers separated by commas, got {text!r}")
-
-
-def _memory(text: str) -> float | None:
-    if text == "off":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        fail(f"--memory takes a number or 'off', got {text!r}")

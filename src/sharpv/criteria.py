@@ -59,6 +59,9 @@ class Criterion:
         """Which layers forget the visual entries of which sample: ``(layers, B)`` of what was measured -> bool."""
         raise NotImplementedError
 
+    def require_depth(self, layers: int) -> None:
+        """Refuse, with a ValueError, a model with so many decoder layers that the criterion was not made for."""
+
 
 @dataclass(frozen=True)
 class Cosine(Criterion):
@@ -147,6 +150,42 @@ class Contribution(Criterion):
         return (rank >= kept) & ~measured.isnan()
 
 
+@dataclass(frozen=True)
+class Layers(Criterion):
+    """The named layers keep the visual keys and values; every other layer forgets them, whatever the prompt.
+
+    Nothing is measured, so the stage costs nothing at prefill and a batch stays rectangular. Which layers a model
+    answers from can be found with :func:`sharpv.calibrate`. Not the paper's.
+
+    Args:
+        keep: indices of decoder layers, counted from 0; none: all forget.
+
+    Raises:
+        ValueError: an index that is negative or there twice; on :func:`sharpv.apply`, one that the model lacks.
+
+    >>> sharpv.apply(model, memory=sharpv.Layers(keep=(0, 23, 24)))
+    """
+
+    keep: tuple[int, ...]
+    quantity = "whether it is to be kept"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", tuple(sorted(self.keep)))
+        if len(set(self.keep)) < len(self.keep) or any(index < 0 for index in self.keep):
+            raise ValueError(f"keep must hold different layers, counted from 0, got {self.keep}")
+
+    def require_depth(self, layers: int) -> None:
+        if self.keep and self.keep[-1] >= layers:
+            raise ValueError(f"this model has {layers} decoder layers, counted from 0; got keep={self.keep}")
+
+    def measure(self, layer: LayerView) -> Tensor:
+        there = layer.visual.any(dim=1)
+        return there.float().mul(layer.index in self.keep).where(there, torch.nan)
+
+    def forget(self, measured: Tensor) -> Tensor:
+        return measured < 1.0
+
+
 def get_criterion(memory: float | Criterion | None) -> Criterion | None:
     """The criterion behind the ``memory=`` argument: a number is the paper's M, None switches the stage off."""
     if memory is None or isinstance(memory, Criterion):
@@ -154,3 +193,22 @@ def get_criterion(memory: float | Criterion | None) -> Criterion | None:
     if isinstance(memory, bool) or not isinstance(memory, (int, float)):
         raise TypeError(f"memory must be a number, a criterion or None, got {memory!r}")
     return Cosine(float(memory))
+
+
+def read_memory(text: str) -> float | Criterion | None:
+    """The ``memory=`` argument as it is written on a command line.
+
+    Raises:
+        ValueError: neither 'off', nor a number, nor 'layers:' and indices.
+
+    >>> read_memory("layers:0+23+24")
+    Layers(keep=(0, 23, 24))
+    """
+    kind, _, rest = text.partition(":")
+    try:
+        if kind == "layers":
+            return Layers(tuple(int(part) for part in rest.split("+") if part))
+        return None if text == "off" else float(text)
+    except ValueError as error:
+        accepted = "a number, 'off' or layers that keep the video as 'layers:0+23+24'"
+        raise ValueError(f"memory takes {accepted}, got {text!r}") from error

@@ -96,6 +96,7 @@ class MemoryStage:
         self.criterion = criterion
 
     def attach(self, layers: nn.ModuleList) -> list[RemovableHandle]:
+        self.criterion.require_depth(len(layers))
         handles = hooked(layers, self.before, self.after)
         attentions = [getattr(layer, "self_attn", None) for layer in layers]
         handles += [

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .. import asking
 from ..apply import apply
+from ..criteria import read_memory
 from ..handle import Handle
 from ..report import Report
 from ..video import read
@@ -42,7 +43,7 @@ class SharpVModel(lmms):
         method: a method's name, or "dense" for the untouched model, which is the baseline to compare with: other ids of
             lmms-eval have prompts of their own.
         retention, max_tokens, min_tokens_per_frame, positions, still, frames_at_once: as in :func:`sharpv.apply`.
-        memory: the paper's M, or "off".
+        memory: the paper's M, "off", or the layers that keep the video, "layers:0+23+24".
         num_frames: frames sampled from a video, evenly; ``fps`` instead samples by time.
         max_new_tokens: where a task says nothing.
         device, dtype: as in ``sharpv ask``.
@@ -87,7 +88,7 @@ class SharpVModel(lmms):
                 self.handle = apply(
                     self.model,
                     method,
-                    memory=None if memory == "off" else float(memory),
+                    memory=read_memory(str(memory)),
                     retention=retention,
                     max_tokens=max_tokens,
                     min_tokens_per_frame=min_tokens_per_frame,

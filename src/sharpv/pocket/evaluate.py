@@ -28,7 +28,7 @@ from .questions import Question, ask
 from .world import Episode, render, sample
 
 if TYPE_CHECKING:
-    from transformers import LlavaOnevisionForConditionalGeneration, ProcessorMixin
+    from transformers import BatchFeature, LlavaOnevisionForConditionalGeneration, ProcessorMixin
 
 EVALUATION_SEED = 4242
 EVALUATION_TEXTURES = 778
@@ -181,16 +181,22 @@ def summarise(records: Sequence[Record]) -> Summary:
     return Summary(families)
 
 
+def prompt_inputs(processor: ProcessorMixin, video: np.ndarray, prompt: str) -> BatchFeature:
+    """One question about one video through chat template and processor."""
+    content = [{"type": "video"}, {"type": "text", "text": prompt}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs: BatchFeature = processor(text=text, videos=[list(video)], return_tensors="pt")
+    return inputs
+
+
 @torch.no_grad()
 def generated_answer(
     model: LlavaOnevisionForConditionalGeneration, processor: ProcessorMixin, video: np.ndarray, prompt: str
 ) -> str:
     """Ask one question the ordinary way: chat template, processor, ``model.generate``."""
-    content = [{"type": "video"}, {"type": "text", "text": prompt}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    inputs = processor(text=text, videos=[list(video)], return_tensors="pt").to(model.device, model.dtype)
+    inputs = prompt_inputs(processor, video, prompt).to(model.device, model.dtype)
     output = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
     return str(processor.decode(output, skip_special_tokens=True))
 

@@ -1,0 +1,165 @@
+"""Which layers does a model answer from? Asked of the model itself, on a few prompts, once.
+
+What a prompt's prefill shows of a layer does not say, on every model, whether the answer needs it (docs/findings.md).
+But the layers that are needed hardly change from prompt to prompt, so they can be measured: let the model answer, feed
+its answer back with a layer's visual keys and values gone, and see how far its next-token distributions move. Not the
+paper's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Cache, PreTrainedModel
+
+from .apply import apply
+from .cache import CACHE, ForgettingLayer
+from .criteria import Layers
+from .memory import trace_of
+from .methods import Method
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What :func:`calibrate` found. All harms are mean KL divergences per token of an answer, in nats.
+
+    Attributes:
+        memory: for ``sharpv.apply(model, memory=...)``.
+        harm: of each layer, when it alone forgets; NaN for a layer that cannot (a sliding window, a recurrent state).
+        together: when all layers but ``memory.keep`` forget.
+        answers: the answers that it was measured on.
+        tokens: their tokens after the first, which is read at prefill and cannot change.
+    """
+
+    memory: Layers
+    harm: tuple[float, ...]
+    together: float
+    answers: int
+    tokens: int
+
+
+def calibrate(
+    model: PreTrainedModel,
+    prompts: Iterable[Mapping[str, Any]],
+    method: str | Method = "sharpv",
+    *,
+    tolerance: float = 0.01,
+    max_new_tokens: int = 48,
+    **budget: Any,
+) -> Calibration:
+    """Find the fewest layers that must keep the video for the model's own answers to stay what they are.
+
+    Layers are let go in the order of their harm, as many as stay within the tolerance together. Of a handful of prompts
+    like those to come, some should ask for a long answer: long answers read the video from more layers. One prefill and
+    as many decoding passes as the model has layers for each prompt; the caches of all prompts are in memory together.
+
+    Args:
+        model: as for :func:`sharpv.apply`; it must not be pruned yet.
+        prompts: the processor's inputs, one prompt with a video each.
+        method, budget: of the first stage, with the names and errors of :func:`sharpv.apply`.
+        tolerance: how far the answers may move, mean KL divergence per token in nats, above 0.
+        max_new_tokens: of an answer.
+
+    Raises:
+        ValueError: no prompt, a batch of several, no answer of two tokens, or a tolerance that is not above 0.
+
+    Example:
+        >>> found = sharpv.calibrate(model, prompts, retention=0.25)
+        >>> found.memory
+        Layers(keep=(0, 23, 24))
+        >>> pruning = sharpv.apply(model, retention=0.25, memory=found.memory)
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+    depth = len(model.get_decoder().layers)
+    with torch.no_grad(), apply(model, method, memory=Layers(tuple(range(depth))), **budget):
+        read = [_read(model, inputs, max_new_tokens) for inputs in prompts]
+        replays = [replay for replay in read if replay is not None]
+        if not replays:
+            raise ValueError(f"calibrate needs answers of at least two tokens, got none from {len(read)} prompts")
+        able = [i for i, layer in enumerate(replays[0].cache.layers) if isinstance(layer, ForgettingLayer)]
+        alone = {index: _harm(model, replays, [index]) for index in able}
+        order = sorted(able, key=alone.__getitem__)
+        gone, together = _most(model, replays, order, tolerance)
+    return Calibration(
+        memory=Layers(tuple(index for index in able if index not in gone)),
+        harm=tuple(alone.get(index, math.nan) for index in range(depth)),
+        together=together,
+        answers=len(replays),
+        tokens=sum(replay.answer.shape[1] for replay in replays),
+    )
+
+
+@dataclass
+class _Replay:
+    """A prompt that has been read, the model's answer to it, and what it thought at each token of the answer."""
+
+    cache: Cache
+    answer: Tensor
+    """(1, tokens) ids: all but the answer's last."""
+    before: Tensor
+    """(tokens, vocabulary) log-probabilities of what follows each of them."""
+
+
+def _read(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int) -> _Replay | None:
+    """None if the answer has only one token."""
+    samples, length = inputs["input_ids"].shape
+    if samples != 1:
+        raise ValueError(f"calibrate takes one prompt at a time, got a batch of {samples}")
+    said: Any = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
+    answer = said[:, length:-1]
+    if not answer.numel():
+        return None
+    cache = model(**inputs, use_cache=True, logits_to_keep=1)[CACHE]
+    replay = _Replay(cache, answer, before=torch.empty(0))
+    replay.before = _thoughts(model, replay, [])
+    return replay
+
+
+def _thoughts(model: PreTrainedModel, replay: _Replay, gone: Sequence[int]) -> Tensor:
+    """Log-probabilities at each token of the answer when these layers have forgotten the video."""
+    cache = copy.copy(replay.cache)
+    # appending to a layer and forgetting make new tensors; what else a model keeps may be written in place
+    cache.layers = [
+        copy.copy(layer) if isinstance(layer, ForgettingLayer) else copy.deepcopy(layer) for layer in cache.layers
+    ]
+    trace = trace_of(cache)
+    if trace is None:
+        raise ValueError("calibrate takes prompts with a video, got one without")
+    count = int(trace.visual.sum())
+    for index in gone:
+        layer: Any = cache.layers[index]
+        layer.forget(trace.visual.to(layer.keys.device), count, count)
+    logits = model(input_ids=replay.answer, use_cache=True, **{CACHE: cache}).logits
+    return functional.log_softmax(logits[0].float(), dim=-1)
+
+
+def _harm(model: PreTrainedModel, replays: Sequence[_Replay], gone: Sequence[int]) -> float:
+    """Mean KL(before || now) per token."""
+    moved = [
+        functional.kl_div(_thoughts(model, replay, gone), replay.before, log_target=True, reduction="none").sum(dim=-1)
+        for replay in replays
+    ]
+    return float(torch.cat(moved).mean())
+
+
+def _most(
+    model: PreTrainedModel, replays: Sequence[_Replay], order: Sequence[int], tolerance: float
+) -> tuple[set[int], float]:
+    """The longest beginning of ``order`` that may forget together, and its harm, by bisection."""
+    fewest, most, harm = 0, len(order), 0.0
+    while fewest < most:
+        middle = (fewest + most + 1) // 2
+        moved = _harm(model, replays, order[:middle])
+        if moved <= tolerance:
+            fewest, harm = middle, moved
+        else:
+            most = middle - 1
+    return set(order[:fewest]), harm
