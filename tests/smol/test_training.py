@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -38,10 +40,11 @@ def _small(monkeypatch):
     monkeypatch.setattr(replies, "load_language", tiny_language)
     monkeypatch.setattr(replies, "REPLY_TOKENS", 3)
     monkeypatch.setattr(train, "RIDGE_FRAMES", 4)
-    for name in ("EVALUATION", "TRAINING"):
-        few = getattr(replies, name)[:6]
-        monkeypatch.setattr(replies, name, few)
-        monkeypatch.setattr(train, name, few)
+    monkeypatch.setattr(replies, "IMAGINED", 5)
+    monkeypatch.setattr(replies, "IMAGINED_TOKENS", 4)
+    few = replies.EVALUATION[:6]
+    monkeypatch.setattr(replies, "EVALUATION", few)
+    monkeypatch.setattr(train, "EVALUATION", few)
 
 
 def trained(out: Path, stop: int = 0) -> Run:
@@ -75,3 +78,29 @@ def test_other_settings_do_not_continue_a_run(tmp_path):
     Run(tmp_path, SETTINGS).save()
     with pytest.raises(ValueError, match="was made with"):
         Run(tmp_path, Settings(seed=1))
+
+
+def test_a_quickened_model_keeps_its_deltas_in_float32_and_learns(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **options: compiled.append(options))
+    run = Run(tmp_path, replace(SETTINGS, fast=True))
+    exact = Run(tmp_path, SETTINGS)
+    layer = run.model.model.language_model.layers[0].mlp.up_proj
+    assert (layer.linear.weight.dtype, layer.a.dtype) == (torch.bfloat16, torch.float32)
+    assert run.model.lm_head.weight.dtype == torch.bfloat16
+    assert compiled == [{"dynamic": True}] * 2
+    assert run.one_step()["loss"] == pytest.approx(exact.one_step()["loss"], rel=0.02)
+    assert layer.b.abs().max() > 0
+
+
+def test_drift_is_nothing_before_training_and_something_after(tmp_path):
+    run = Run(tmp_path, SETTINGS)
+    assert [len(talk) for talk in run.replies.imagined] == [4] * 5
+
+    def drift() -> float:
+        return float(run.replies.drift(run.model, np.random.default_rng(0), 3).detach())
+
+    assert drift() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        run.model.model.language_model.layers[0].mlp.up_proj.b.fill_(1.0)
+    assert drift() > 1e-4

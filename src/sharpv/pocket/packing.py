@@ -207,7 +207,7 @@ def forward(
     videos, kept = prefix.valid.shape
     head = torch.tensor((phrasing or pocket_phrasing()).head, device=packed.ids.device).expand(videos, -1)
     newline = inner.image_newline.expand(videos, 1, -1)
-    embeds = torch.cat([embed(head), prefix.features, newline, embed(packed.ids)], 1)
+    embeds = torch.cat([embed(head), prefix.features, newline, embed(packed.ids)], 1).to(embed.weight.dtype)
     end = prefix.end[:, None]
     start = torch.arange(head.shape[1], device=end.device).expand_as(head)
     places = torch.cat([start, prefix.positions, end, end + 1 + packed.offset], 1)

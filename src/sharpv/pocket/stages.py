@@ -58,6 +58,8 @@ class Settings:
     min_kept: int = 40
     max_kept: int = 340
     max_full: int = 600
+    motion_weight: float = 1.0
+    """Weight of the auxiliary loss on motion."""
     decay_from: float = 0.6
     """From this share of the steps on the learning rate of the text stage falls."""
     monitor_videos: int = 60

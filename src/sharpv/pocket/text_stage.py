@@ -209,7 +209,7 @@ class TextStage:
         assert layers is not None
 
         asked = packed.target != IGNORE
-        logits, target = self.model.lm_head(hidden[asked]), packed.target[asked]
+        logits, target = self.model.lm_head(hidden[asked]).float(), packed.target[asked]
         each = functional.cross_entropy(logits, target, label_smoothing=0.02, reduction="none")
         weight = packed.weight[asked]
         answers = (each * weight).sum() / weight.sum()
@@ -223,11 +223,11 @@ class TextStage:
             "frames": keep.shape[1] / CELLS,
             "kept": float(keep[0].sum()),
         }
-        return answers + motion, facts
+        return answers + self.settings.motion_weight * motion, facts
 
     def _motion_loss(self, middle: Tensor, videos: list[TrainingVideo], keep: Tensor) -> tuple[Tensor, float]:
         """The auxiliary loss: a visual token knows after three layers how its object moves and what is new."""
-        logits = self.extra(middle)
+        logits = self.extra(middle.float())
 
         def kept(name: str) -> Tensor:
             labels = np.stack([getattr(video.labels, name) for video in videos])

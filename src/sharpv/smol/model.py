@@ -40,7 +40,8 @@ class LoRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.active:
             return self.linear(x)
-        return self.linear(x) + SCALE * nn.functional.linear(nn.functional.linear(x, self.a), self.b)
+        a, b = self.a.to(x.dtype), (SCALE * self.b).to(x.dtype)
+        return self.linear(x) + nn.functional.linear(nn.functional.linear(x, a), b)
 
 
 def build(pocket: LlavaOnevisionForConditionalGeneration) -> LlavaOnevisionForConditionalGeneration:
@@ -103,6 +104,18 @@ def add_lora(model: LlavaOnevisionForConditionalGeneration) -> None:
     language.requires_grad_(False)
     for module, name, linear in list(_linears(language)):
         setattr(module, name, LoRA(linear))
+
+
+def quicken(model: LlavaOnevisionForConditionalGeneration) -> None:
+    """The language model's frozen weights in bfloat16, the deltas still in float32, and its layers compiled."""
+    language = model.model.language_model
+    language.to(torch.bfloat16)
+    for module in language.modules():
+        if isinstance(module, LoRA):
+            module.a.data, module.b.data = module.a.data.float(), module.b.data.float()
+    model.tie_weights()
+    for layer in language.layers:
+        layer.compile(dynamic=True)
 
 
 @contextmanager

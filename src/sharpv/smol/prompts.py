@@ -1,8 +1,6 @@
-"""Text-only prompts, with which the language model's own knowledge is kept and measured."""
+"""Text-only prompts, with which the language model's own knowledge is measured."""
 
 from __future__ import annotations
-
-from itertools import product
 
 # Asked before and after training, never trained on.
 EVALUATION = (
@@ -27,17 +25,3 @@ EVALUATION = (
     "What is the first month of the year?", "Name two rivers in Europe.", "What is the internet?",
     "How do birds fly?", "What should I pack for a day at the beach?",
 )  # fmt: skip
-
-_TASKS = (
-    "Explain in simple words: {}.", "Write one sentence about {}.", "Give two facts about {}.",
-    "What should everybody know about {}?", "Ask me a question about {}.", "Write two lines of a poem about {}.",
-)  # fmt: skip
-_THEMES = (
-    "the Sun", "trees", "the alphabet", "cooking rice", "trains", "friendship", "the human brain", "winter", "money",
-    "dogs", "electricity", "the history of Rome", "football", "computers", "the desert", "vaccines", "bridges", "music",
-    "sleep", "the stars", "healthy food", "mathematics", "ships", "glass", "honesty", "maps", "clouds", "paper",
-    "clocks", "the Amazon rainforest", "bicycles", "penguins", "salt", "libraries", "earthquakes", "robots", "coffee",
-    "painting", "islands", "whales",
-)  # fmt: skip
-TRAINING = tuple(task.format(theme) for task, theme in product(_TASKS, _THEMES))
-"""Asked of the language model before training; its answers are mixed in, so that it goes on giving them."""

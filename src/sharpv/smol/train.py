@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from .. import pocket
-from ..pocket.drawing import BACKGROUNDS, COLOUR_NAMES
+from ..pocket.drawing import BACKGROUNDS, COLOUR_NAMES, GRID
 from ..pocket.evaluate import evaluation_set, extract_features, score, summarise
 from ..pocket.labels import NO_COLOUR, SHAPE_NAMES, crowded_frame
 from ..pocket.model import pixel_values
@@ -35,8 +35,8 @@ from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
 from ..pocket.world import Episode
 from .language import load_tokenizer, phrasing
 from .listings import listings
-from .model import add_lora, build, deltas
-from .prompts import EVALUATION, TRAINING
+from .model import add_lora, build, deltas, quicken
+from .prompts import EVALUATION
 from .replies import Replies
 from .sentences import in_a_sentence
 
@@ -47,25 +47,30 @@ RIDGE_FRAMES = 320
 class Settings(PocketSettings):
     """Everything that a training run depends on; what is not here is pocket's."""
 
-    grounding_steps: int = 400
-    grounding_batch: int = 3
+    grounding_steps: int = 700
+    grounding_batch: int = 4
     grounding_slots: tuple[tuple[int, int], ...] = ((1, 28), (2, 28), (4, 28))
-    text_steps: int = 1400
-    text_batch: int = 2
+    text_steps: int = 2400
+    text_batch: int = 3
     text_rate: float = 1e-3
     fresh_per_step: float = 1.5
-    slots: tuple[tuple[int, int], ...] = ((8, 60), (4, 8), (12, 6), (16, 6), (32, 4))
+    slots: tuple[tuple[int, int], ...] = ((8, 44), (4, 24), (12, 6), (16, 6), (32, 4))
     object_phase: float = 0.3
     random_phase: float = 0.6
-    text_budget: int = 220
+    text_budget: int = 280
     max_kept: int = 220
     max_full: int = 400
     decay_from: float = 0.45
     monitor_videos: int = 40
-    reply_every: int = 4
-    """Every so many steps what the model says to prompts without a video is held to what it said before ..."""
+    motion_weight: float = 0.5
+    reply_every: int = 3
+    """Every so many steps what the model says without a video is held to what it said before ..."""
+    reply_batch: int = 4
+    """... on so many conversations ..."""
     reply_weight: float = 3.0
     """... with this weight in the loss."""
+    fast: bool = False
+    """The language model in bfloat16, its layers compiled: for GPUs, and processors that multiply in bfloat16."""
 
 
 def tower_states(model: LlavaOnevisionForConditionalGeneration, pixels: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class SmolStage(TextStage):
         return tower_states(self.model, pixels.to(self.device)).half()
 
     def visual_tokens(self, videos: list[TrainingVideo]) -> Tensor:
-        states = torch.cat([video.features for video in videos]).float()
+        states = torch.cat([video.features.float() for video in videos])
         return projected(self.model, states).reshape(len(videos), -1, self.model.config.text_config.hidden_size)
 
 
@@ -149,7 +154,8 @@ def start_projector(
 ) -> float:
     """Ridge regression: a token that shows a red ring starts near the embeddings of the words red and ring.
 
-    The first map begins with pocket's own. Returns the share of variance explained (R2).
+    Where it stands is added as the differences bottom - top and right - left, from -0.5 to 0.5 of them. The first map
+    begins with pocket's own. Returns the share of variance explained (R2).
     """
     own = pocket.load()[0].model.multi_modal_projector
     projector = model.model.multi_modal_projector
@@ -170,7 +176,11 @@ def start_projector(
     colour, shape = (torch.from_numpy(np.stack([getattr(f, n) for f in frames])).flatten() for n in ("colour", "shape"))
     ground = torch.tensor([frame.background for frame in frames]).repeat_interleave(len(colour) // len(frames))
     shown = colours[colour.clamp(max=NO_COLOUR - 1)] + shapes[shape.clamp(max=len(SHAPE_NAMES) - 1)]
+    top, bottom, left, right = meaning(("top", "bottom", "left", "right"))
+    along = torch.linspace(-0.5, 0.5, GRID)
+    place = along[:, None, None] * (bottom - top) + along[:, None] * (right - left)
     y = torch.where((colour < NO_COLOUR)[:, None], shown, 0.7 * backgrounds[ground])
+    y = y + place.flatten(0, 1).repeat(len(frames), 1)
     solution = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]), x.T @ y)
     projector.linear_2.weight.copy_(solution[:-1].T)
     projector.linear_2.bias.copy_(solution[-1])
@@ -193,6 +203,8 @@ class Run(TrainingRun):
             self.log.write(ridge_r2=round(start_projector(self.model, self.words, settings), 3))
         add_lora(self.model)
         self.model.to(device)
+        if settings.fast:
+            quicken(self.model)
         self.current: SmolStage = GroundingStage(self.model, settings)
         self.replies = Replies(out / "replies.json", self.words)
         if begun:
@@ -221,7 +233,7 @@ class Run(TrainingRun):
         if self.step % self.settings.reply_every:
             return {}
         rng = np.random.default_rng([self.settings.seed, 7, self.step])
-        drift = self.replies.drift(self.model, [str(prompt) for prompt in rng.choice(TRAINING, 4, replace=False)])
+        drift = self.replies.drift(self.model, rng, self.settings.reply_batch)
         (self.current.settings.reply_weight * drift).backward()
         return {"drift": float(drift.detach())}
 
@@ -262,12 +274,13 @@ def main(
     threads: int = 2,
     grounding_steps: int = Settings.grounding_steps,
     text_steps: int = Settings.text_steps,
+    fast: Annotated[bool, typer.Option(help="bfloat16 and compiled: needs hardware for the one, a compiler.")] = False,
 ) -> None:
     """Train (or continue) the run in OUT."""
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = Settings(seed=seed, grounding_steps=grounding_steps, text_steps=text_steps)
+    settings = Settings(seed=seed, grounding_steps=grounding_steps, text_steps=text_steps, fast=fast)
     run = Run(out, settings, device)
     if run.train(minutes=minutes):
         run.export()
