@@ -68,7 +68,7 @@ def main(
         "brackets the difference to SharpV in points, paired by video, with its 95 % bootstrap interval. Written by "
         f"`python benchmarks/methods.py --model {name} --videos {videos} --retentions {retentions}`.",
         "",
-        *versus_first(comparison, columns).splitlines(),
+        *versus_first(comparison, columns),
     ]
     every = [outcome for column in columns for outcome in column]
     rows = [comparison.facts(outcome, dense) for outcome in every]

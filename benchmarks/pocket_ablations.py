@@ -8,16 +8,15 @@ plot needs sharpv[plot].
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from rich.console import Console
+from timing import RESULTS, publish
 from torch.nn.functional import interpolate
 
 from sharpv import Random, SharpV, pocket
@@ -26,7 +25,6 @@ from sharpv.plot import check, draw
 from sharpv.pocket.evaluate import EvaluationSet, evaluation_set
 from sharpv.pocket.packing import pocket_phrasing
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 ROWS = [
     Row("SharpV, adaptive", SharpV()),
     Row("SharpV, 25 %", SharpV(), 0.25),
@@ -95,7 +93,7 @@ def content(videos: Videos = 60, threads: Threads = 2) -> None:
         "a cut": of_kind(every, lambda episode: episode.kind == "cut", videos),
         "noise in every frame": changed(evaluation_set(videos), noisy),
     }
-    publish("content", "content", conditions.items(), threads)
+    conditioned("content", "content", conditions.items(), threads)
 
 
 @app.command()
@@ -104,7 +102,7 @@ def frames(videos: Videos = 60, threads: Threads = 2) -> None:
     conditions = (
         (count, evaluation_set(max(videos * 32 // max(count, 32), 1), count)) for count in (4, 8, 16, 32, 64, 128)
     )
-    publish("frames", "frames a video", conditions, threads)
+    conditioned("frames", "frames a video", conditions, threads)
 
 
 @app.command()
@@ -112,7 +110,7 @@ def resolution(videos: Videos = 60, threads: Threads = 2) -> None:
     """The clip's own resolution, 14 to 112 pixels a side, brought to the 112 that pocket reads."""
     whole = evaluation_set(videos)
     conditions = ((side, changed(whole, coarse(side)) if side < 112 else whole) for side in (14, 28, 56, 84, 112))
-    publish("resolution", "pixels a side", conditions, threads)
+    conditioned("resolution", "pixels a side", conditions, threads)
 
 
 @app.command()
@@ -130,7 +128,7 @@ def threshold(videos: Videos = 200, threads: Threads = 2) -> None:
     settings("threshold", "K", rows, videos, threads)
 
 
-def publish(name: str, x: str, conditions: Any, threads: int) -> None:
+def conditioned(name: str, x: str, conditions: Any, threads: int) -> None:
     """One line a condition: dense, then what each of ROWS loses to it."""
     check(RESULTS / "plot.svg")
     torch.set_num_threads(threads)
@@ -180,15 +178,17 @@ def cell(comparison: Comparison, outcome: Any, dense: Any) -> str:
 
 
 def write(name: str, x: str, lines: list[str], facts: list[dict], curves: dict[str, list]) -> None:
-    text = (
-        f"# Pocket: {name}\n\nFirst stage, mean exact match over the question families that the videos have; in "
+    page = [
+        f"# Pocket: {name}",
+        "",
+        "First stage, mean exact match over the question families that the videos have; in "
         "brackets the difference to the dense model on the same videos in points, with its paired 95 % interval. "
-        f"Written by `python benchmarks/pocket_ablations.py {name}`.\n\n" + "\n".join(lines) + "\n"
-    )
-    (RESULTS / f"pocket_ablation_{name}.md").write_text(text)
-    (RESULTS / f"pocket_ablation_{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+        f"Written by `python benchmarks/pocket_ablations.py {name}`.",
+        "",
+        *lines,
+    ]
+    publish(f"pocket_ablation_{name}", page, facts)
     draw(RESULTS / f"pocket_ablation_{name}.svg", curves, x, "mean accuracy", shares=False)
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ Every row scores the same questions on the same videos; differences to dense and
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
 import typer
 from rich.console import Console
+from timing import publish
 from torch import Tensor
 
 from sharpv import Random, SharpV
@@ -23,7 +22,6 @@ from sharpv.comparison import Row, keep_masks, prepare
 from sharpv.importance import spatial_importance
 from sharpv.methods import Scores
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 BUDGETS = (None, 0.5, 0.25, 0.12)
 
 
@@ -80,12 +78,8 @@ def main(
             to_sharpv = comparison.difference(outcome, sharpv)
             lines.append({**comparison.facts(outcome, dense), "budget": budget, "to_sharpv": to_sharpv})
             console.print(f"{outcome.kept:.1%}  {outcome.row.label}: {lines[-1]['accuracy']:.3f}", highlight=False)
-    text = report(lines, f"{videos:,} videos of {frames} frames, {len(dense.correct):,} questions", adaptive)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "pocket_accuracy.md").write_text(text)
-    facts = {**comparison.about, "rows": lines}
-    (RESULTS / "pocket_accuracy.json").write_text(json.dumps(facts, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    what = f"{videos:,} videos of {frames} frames, {len(dense.correct):,} questions"
+    publish("pocket_accuracy", report(lines, what, adaptive), {**comparison.about, "rows": lines})
 
 
 def interval(line: dict, name: str) -> str:
@@ -96,8 +90,8 @@ def interval(line: dict, name: str) -> str:
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def report(lines: list[dict], what: str, adaptive: float) -> str:
-    """The Markdown page."""
+def report(lines: list[dict], what: str, adaptive: float) -> list[str]:
+    """The Markdown page, line by line."""
     families = {"dense": lines[0]["families"]}
     for line in lines:
         if line["label"] == "SharpV":
@@ -122,7 +116,7 @@ def report(lines: list[dict], what: str, adaptive: float) -> str:
     page += ["", "## By family", "", "| family | " + " | ".join(families) + " |", "| --- |" + " --- |" * len(families)]
     for name in families["dense"]:
         page.append(f"| {name} | " + " | ".join(f"{column[name]:.3f}" for column in families.values()) + " |")
-    return "\n".join(page).replace("%", " %").replace("  %", " %") + "\n"
+    return [line.replace("%", " %").replace("  %", " %") for line in page]
 
 
 if __name__ == "__main__":

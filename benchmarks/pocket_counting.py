@@ -8,13 +8,11 @@ random others. Writes docs/results/pocket_counting.{md,json} and prints the tabl
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
+from timing import publish
 from torch import Tensor
 
 from sharpv import Budget, SharpV, pocket
@@ -23,7 +21,6 @@ from sharpv.pocket.labels import motion_labels
 from sharpv.pocket.packing import IGNORE, forward, pack, pocket_phrasing, prefix_of, tokenise
 from sharpv.pocket.tokens import vocabulary
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FAMILY = "moving_count"
 OTHERS = (0, 20, 50, 100, 200, 300)
 
@@ -49,12 +46,7 @@ def main(
                 {"tokens": label, "others": others, "kept": keep.sum().item() / len(keep),
                  "right": (errors == 0).float().mean().item(), "error": errors.float().mean().item()}
             )  # fmt: skip
-    text = page(lines, len(evaluation))
-    (RESULTS / "pocket_counting.md").write_text(text)
-    (RESULTS / "pocket_counting.json").write_text(
-        json.dumps({"videos": len(evaluation), "rows": lines}, indent=1) + "\n"
-    )
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_counting", page(lines, len(evaluation)), {"videos": len(evaluation), "rows": lines})
 
 
 def counting(evaluation: EvaluationSet) -> EvaluationSet:
@@ -86,8 +78,8 @@ def count_errors(model, evaluation: EvaluationSet, features: Tensor, keep: Tenso
     return torch.tensor(errors)
 
 
-def page(lines: list[dict], videos: int) -> str:
-    """The Markdown page."""
+def page(lines: list[dict], videos: int) -> list[str]:
+    """The Markdown page, line by line."""
     text = [
         "# Pocket: why it counts movers wrongly when little is kept",
         "",
@@ -101,7 +93,7 @@ def page(lines: list[dict], videos: int) -> str:
         f"| {line['tokens']} | {line['others']} | {line['kept']:.0f} | {line['right']:.3f} | {line['error']:+.2f} |"
         for line in lines
     ]
-    return "\n".join(text) + "\n"
+    return text
 
 
 if __name__ == "__main__":

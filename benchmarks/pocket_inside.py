@@ -9,8 +9,6 @@ docs/results/pocket_inside.{md,json}.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,14 +16,14 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
+from timing import publish
 
 import sharpv
 from sharpv import Contribution, pocket
 from sharpv.asking import answer
 from sharpv.methods import VTW, FastV
-from sharpv.pocket.evaluate import evaluation_set
+from sharpv.pocket.evaluate import evaluation_set, prompt_inputs
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RESAMPLES = 2000
 GROUPS = ("1 token", "2 to 9 tokens", "10 tokens and more")
 SHARE_OF_SHORT = 0.25
@@ -71,9 +69,7 @@ def main(
             group = 0 if length == 1 else 1 if length < 10 else 2
             if group == 0 and index >= videos * SHARE_OF_SHORT:
                 continue
-            content = [{"type": "video"}, {"type": "text", "text": question.prompt}]
-            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            inputs = processor(text=[prompt], videos=[clip], do_sample_frames=False, return_tensors="pt")
+            inputs = prompt_inputs(processor, clip, question.prompt)
             asked[index, group] += 1
             for name, options in ROWS.items():
                 with sharpv.apply(network, **options) as pruning:
@@ -81,13 +77,10 @@ def main(
                 assert pruning.report is not None and pruning.report.kv_retention is not None
                 right[name][index, group] += said.text == question.answer
                 kept[name].append((pruning.report.layer_retention, pruning.report.kv_retention))
-    text, facts = page(right, kept, asked)
-    (RESULTS / "pocket_inside.md").write_text(text)
-    (RESULTS / "pocket_inside.json").write_text(json.dumps(facts, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_inside", *page(right, kept, asked))
 
 
-def page(right: dict[str, np.ndarray], kept: dict, asked: np.ndarray) -> tuple[str, list[dict]]:
+def page(right: dict[str, np.ndarray], kept: dict, asked: np.ndarray) -> tuple[list[str], list[dict]]:
     """The Markdown page and its figures; intervals by bootstrap over videos, paired with dense."""
     videos = len(asked)
     draws = np.random.default_rng(0).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
@@ -120,7 +113,7 @@ def page(right: dict[str, np.ndarray], kept: dict, asked: np.ndarray) -> tuple[s
             {"row": name, "layer_retention": float(layers), "kv_retention": float(stored),
              "accuracy": dict(zip(GROUPS, accuracy[0].tolist(), strict=True))}
         )  # fmt: skip
-    return "\n".join(lines) + "\n", facts
+    return lines, facts
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ exact match. Writes docs/results/pocket_memory.{md,json} and prints the page.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -19,15 +17,15 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
+from timing import publish
 from torch import Tensor
 
 import sharpv
 from sharpv import Cosine, Report, pocket
 from sharpv.asking import Answer, answer
 from sharpv.criteria import LayerView
-from sharpv.pocket.evaluate import evaluation_set
+from sharpv.pocket.evaluate import evaluation_set, prompt_inputs
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 STAGE1 = {"all tokens": {"retention": 1.0}, "SharpV adaptive": {}}
 ONE = "1 token"
 SHARE_OF_SHORT = 0.2
@@ -64,9 +62,7 @@ def main(
     for index in track(range(videos), "asking", console=console, disable=not console.is_terminal):
         clip = evaluation.video(index)
         for question in evaluation.questions[index]:
-            content = [{"type": "video"}, {"type": "text", "text": question.prompt}]
-            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            inputs = processor(text=[prompt], videos=[clip], do_sample_frames=False, return_tensors="pt")
+            inputs = prompt_inputs(processor, clip, question.prompt)
             group = _group(len(processor.tokenizer(question.answer)["input_ids"]))
             if group == ONE and index >= videos * SHARE_OF_SHORT:
                 continue
@@ -76,18 +72,14 @@ def main(
                 assert pruning.report is not None
                 right[name, memory][group].append(said.text == question.answer)
                 reports[name, memory].append(pruning.report)
-    text, facts = page(right, reports, f"{videos} videos of {frames} frames")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "pocket_memory.md").write_text(text)
-    (RESULTS / "pocket_memory.json").write_text(json.dumps(facts, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_memory", *page(right, reports, f"{videos} videos of {frames} frames"))
 
 
 def _group(tokens: int) -> str:
     return ONE if tokens == 1 else "2 to 9 tokens" if tokens < 10 else "10 tokens and more"
 
 
-def page(right: dict, reports: dict, what: str) -> tuple[str, dict]:
+def page(right: dict, reports: dict, what: str) -> tuple[list[str], dict]:
     """The Markdown page and its figures."""
     groups = sorted({group for row in right.values() for group in row}, key=lambda group: (len(group), group))
     counts = {group: len(right["all tokens", None][group]) for group in groups}
@@ -138,7 +130,7 @@ def page(right: dict, reports: dict, what: str) -> tuple[str, dict]:
             f"| {name} | {rule} | {forgotten:.1f} | kept {100 * over_layers:.1f} % | "
             f"kept {100 * stored:.1f} % | " + " | ".join(f"{accuracy[group]:.3f}" for group in groups) + " |"
         )
-    return "\n".join(lines) + "\n", facts
+    return lines, facts
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ by video, with 95 % bootstrap intervals. Writes docs/results/pocket_metrics.{md,
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -16,6 +15,7 @@ from typing import Annotated, ClassVar
 import torch
 import typer
 from rich.console import Console
+from timing import publish
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -25,7 +25,6 @@ from sharpv.comparison import Row, prepare, versus_first
 from sharpv.importance import dissimilarity, frame_retention, importance, spatial_importance, temporal_importance
 from sharpv.methods import Scores, Selection
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 RETENTIONS = (0.5, 0.25, 0.12)
 SIDE = 7
 
@@ -127,17 +126,18 @@ def main(
     for retention in RETENTIONS:
         columns.append(list(comparison.run([Row(label, method, retention) for label, method in VARIANTS.items()])))
         console.print(f"kept {retention:.0%}: done", highlight=False)
-    text = (
-        "# Pocket: other importance metrics\n\n"
+    lines = [
+        "# Pocket: other importance metrics",
+        "",
         f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
         "question families, first stage only, exactly the same number of tokens in each column. In brackets the "
         "difference to the paper's rule in points, paired by video, with its 95 % bootstrap interval. Written by "
-        f"`python benchmarks/pocket_metrics.py --videos {videos}`.\n\n" + versus_first(comparison, columns)
-    )
-    (RESULTS / "pocket_metrics.md").write_text(text)
+        f"`python benchmarks/pocket_metrics.py --videos {videos}`.",
+        "",
+        *versus_first(comparison, columns),
+    ]
     rows = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
-    (RESULTS / "pocket_metrics.json").write_text(json.dumps({**comparison.about, "rows": rows}, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_metrics", lines, {**comparison.about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ decide. Writes docs/results/pocket_plus.{md,json}.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
+from timing import publish
 
 from sharpv import SharpV, pocket
 from sharpv.comparison import Comparison, Row, versus_first
@@ -23,7 +22,6 @@ from sharpv.methods import DivPrune, SharpVPlus
 from sharpv.pocket.evaluate import evaluation_set
 from sharpv.pocket.packing import pocket_phrasing
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 CHOSEN_ON = 400
 ADAPTIVE, RETENTIONS = None, (0.5, 0.25, 0.12, 0.06)
 
@@ -43,22 +41,25 @@ def main(
         if retention is not ADAPTIVE:
             rows.append(Row("DivPrune, frame by frame", DivPrune(), retention))
         columns.append(list(comparison.run(rows)))
-    text = (
-        "# Pocket: SharpV+\n\n"
+    lines = [
+        "# Pocket: SharpV+",
+        "",
         "SharpV's counts, importance and diversity in each frame; the rule was chosen among six on the first "
         f"{CHOSEN_ON} evaluation videos; here are the other {len(rest)}, of 8 frames, {len(comparison.video):,} "
         "questions. Mean exact match over the question families, first stage only; in brackets the difference to "
         "SharpV at the same number of tokens in points, paired by video, with its 95 % bootstrap interval. Written by "
-        "`python benchmarks/pocket_plus.py`.\n\n"
-        "The content decides how much:\n\n"
-        + versus_first(comparison, columns[:1])
-        + "\nThe number is given:\n\n"
-        + versus_first(comparison, columns[1:])
-    )
-    (RESULTS / "pocket_plus.md").write_text(text)
+        "`python benchmarks/pocket_plus.py`.",
+        "",
+        "The content decides how much:",
+        "",
+        *versus_first(comparison, columns[:1]),
+        "",
+        "The number is given:",
+        "",
+        *versus_first(comparison, columns[1:]),
+    ]
     facts = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
-    (RESULTS / "pocket_plus.json").write_text(json.dumps({**comparison.about, "rows": facts}, indent=1) + "\n")
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_plus", lines, {**comparison.about, "rows": facts})
 
 
 if __name__ == "__main__":

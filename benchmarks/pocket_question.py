@@ -82,7 +82,7 @@ def main(
         f"Dense: {comparison.accuracy(dense):.3f}. In brackets the difference to SharpV in points, paired by video, "
         "with its 95 % bootstrap interval. Written by `python benchmarks/pocket_question.py`.",
         "",
-        *versus_first(comparison, columns).splitlines(),
+        *versus_first(comparison, columns),
     ]
     rows = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
     publish("pocket_question", lines, {**comparison.about, "dense": comparison.accuracy(dense), "rows": rows})

@@ -8,7 +8,6 @@ folders' names. Writes docs/results/pocket_training.{md,json} and the runs' logs
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
+from timing import RESULTS, publish
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from sharpv import pocket
 from sharpv.pocket.evaluate import FamilyResult, Summary, evaluation_set, extract_features, score, summarise
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FRAMES = (4, 8, 16, 32)
 ABOVE_MAJORITY = 0.20
 
@@ -44,12 +43,9 @@ def main(
             blind = seen(model, few, blind=True).mean
             by_frames = {frames: seen(model, few, frames).mean for frames in FRAMES}
         (RESULTS / f"pocket_training_{run.name}.jsonl").write_text((run / "log.jsonl").read_text())
-    text = page(seeds, by_frames, videos, few, blind)
-    (RESULTS / "pocket_training.md").write_text(text)
     results = {run: {name: vars(result) for name, result in families.items()} for run, families in seeds.items()}
     facts = {"videos": videos, "frames": by_frames, "seeds": results}
-    (RESULTS / "pocket_training.json").write_text(json.dumps(facts, indent=1) + "\n")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    publish("pocket_training", page(seeds, by_frames, videos, few, blind), facts)
 
 
 def seen(model: LlavaOnevisionForConditionalGeneration, videos: int, frames: int = 8, blind: bool = False) -> Summary:
@@ -61,8 +57,8 @@ def seen(model: LlavaOnevisionForConditionalGeneration, videos: int, frames: int
 
 def page(
     seeds: dict[str, dict[str, FamilyResult]], by_frames: dict[int, float], videos: int, few: int, blind: float
-) -> str:
-    """The Markdown page."""
+) -> list[str]:
+    """The Markdown page, line by line."""
     means = [np.mean([result.accuracy for result in families.values()]) for families in seeds.values()]
     shipped, first = next(iter(seeds.items()))
     weak = [n for n, r in first.items() if r.accuracy < r.majority + ABOVE_MAJORITY]
@@ -93,7 +89,7 @@ def page(
         "| --- |" + " --- |" * len(by_frames),
         "| mean accuracy | " + " | ".join(f"{mean:.3f}" for mean in by_frames.values()) + " |",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def machine(device: str, threads: int) -> str:
     return f"{own}, torch {torch.__version__}"
 
 
-def publish(name: str, lines: list[str], facts: dict[str, Any]) -> None:
+def publish(name: str, lines: list[str], facts: dict[str, Any] | list[Any]) -> None:
     """Write docs/results/NAME.{md,json} and print the page."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines) + "\n"

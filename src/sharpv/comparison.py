@@ -237,8 +237,8 @@ def curves(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, lis
     return lines
 
 
-def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -> str:
-    """One Markdown row a label, one column a retention, each beside the first row of its column."""
+def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -> list[str]:
+    """A Markdown table, line by line: a row a label, a column a retention, each cell beside the first of its column."""
     shares = [f"kept {100 * first.kept:.0f} %" for first, *_ in columns]
     lines = ["| | " + " | ".join(shares) + " |", "| --- |" + " --- |" * len(shares)]
     for outcomes in zip(*columns, strict=True):
@@ -248,7 +248,7 @@ def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -
             difference = "" if outcome is first else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
             cells.append(f"{comparison.accuracy(outcome):.3f}{difference}")
         lines.append(f"| {outcomes[0].row.label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def keep_masks(method: Method, features: Tensor, retention: float | None) -> tuple[Tensor, Tensor]:

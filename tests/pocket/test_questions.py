@@ -123,7 +123,7 @@ def test_every_word_is_known_and_decodes_to_itself(frames: int) -> None:
 def test_hints_judge_each_option() -> None:
     words = vocabulary()
     for _, questions in asked(8, 40):
-        for question, tokens in zip(questions, tokenise(questions), strict=True):
+        for question, tokens in zip(questions, tokenise(questions, verdicts=True), strict=True):
             options = [line[4:] for line in question.prompt.splitlines() if line[:4].strip() in LETTERS]
             verdicts = [(words[tokens.prompt[end]], words[said]) for end, said in tokens.verdicts]
             if question.form != "choice":

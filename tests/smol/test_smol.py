@@ -151,7 +151,7 @@ def test_the_template_is_smollm2_s_own_with_a_video_in_it():
 def test_verdicts_stand_at_the_ends_of_options():
     words = load_tokenizer()
     prompt = "Question:Where is it?\nOption:\n(A) top left\n(B) bottom right\nOnly give the best option.\n"
-    (tokens,) = tokenise([Question("location", prompt, "(B)", form="choice")], phrasing())
+    (tokens,) = tokenise([Question("location", prompt, "(B)", form="choice")], phrasing(), verdicts=True)
     ends = [words.decode(tokens.prompt[: end + 1]).splitlines()[-1] for end, _ in tokens.verdicts]
     assert ends == ["(A) top left", "(B) bottom right"]
     assert words.decode([said for _, said in tokens.verdicts]) == "noyes"

@@ -66,20 +66,29 @@ class TokenisedQuestion:
         return len(self.prompt) + len(self.answer) - 1
 
 
-def tokenise(questions: Sequence[Question], phrasing: Phrasing | None = None) -> list[TokenisedQuestion]:
-    """Token ids of each question and its answer, in pocket's phrasing if no other is given."""
+def tokenise(
+    questions: Sequence[Question], phrasing: Phrasing | None = None, verdicts: bool = False
+) -> list[TokenisedQuestion]:
+    """Token ids of each question and its answer, in pocket's phrasing if no other is given.
+
+    With ``verdicts`` the options of a multiple choice are judged too, which costs as much again.
+    """
     phrasing = phrasing or pocket_phrasing()
     prompts = phrasing.encode([phrasing.question.format(question.prompt) for question in questions])
     answers = phrasing.encode([phrasing.answer.format(question.answer) for question in questions])
     return [
-        TokenisedQuestion(question.family, question.form, tuple(prompt), tuple(answer), _verdicts(question, phrasing))
+        TokenisedQuestion(
+            question.family,
+            question.form,
+            tuple(prompt),
+            tuple(answer),
+            _verdicts(question, phrasing) if verdicts and question.form == "choice" else (),
+        )
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
     ]
 
 
 def _verdicts(question: Question, phrasing: Phrasing) -> tuple[tuple[int, int], ...]:
-    if question.form != "choice":
-        return ()
     before = phrasing.question.split("{}")[0]
     options = list(_OPTION.finditer(question.prompt))
     # no token reaches over the end of a line

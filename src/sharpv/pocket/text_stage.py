@@ -62,7 +62,7 @@ class VideoBuffer:
         rng = np.random.default_rng([self.settings.seed, STAGE_2, 0, number])
         episode = sample(rng, self.settings.texture_seed)
         features = self.encode(pixel_values(render(episode, frames)))
-        questions = tokenise(self.questions(episode, rng, frames), self.phrasing)
+        questions = tokenise(self.questions(episode, rng, frames), self.phrasing, verdicts=True)
         return TrainingVideo(features, motion_labels(episode, frames), questions)
 
     def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
