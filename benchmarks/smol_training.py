@@ -27,14 +27,12 @@ def main(run: Annotated[Path, typer.Argument(help="The folder of a training run.
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     before = next(record["reply_loss_before"] for record in log if "reply_loss_before" in record)
     monitors = [record for record in log if "monitor" in record]
-    families = [
-        name for name in monitors[-1] if name not in ("monitor", "mean", "reply_loss", "seconds", "cpu_seconds")
-    ]
+    families = [name for name in monitors[-1] if name not in NO_FAMILY]
     after = monitors[-1]["reply_loss"]
     lines = [
         "# Smol: training",
         "",
-        f"`python -m sharpv.smol.train` on two CPU cores; the log lies beside this page. Loss is that of the answers' "
+        f"`python -m sharpv.smol.train RUN --seed 0 --fast` on two CPU cores; the log lies beside this page. Loss is that of the answers' "
         "tokens in training, token accuracy the share of them that is the likeliest; drift is what the replies to "
         f"prompts without a video moved in training, KL in nats. Means of {EVERY} steps. Written by `python "
         "benchmarks/smol_training.py`.",

@@ -22,6 +22,7 @@ SETTINGS = Settings(
     slots=((8, 2), (4, 2)),
     monitor_videos=1,
     reply_every=2,
+    reply_batch=3,
 )
 
 
@@ -40,8 +41,9 @@ def _small(monkeypatch):
     monkeypatch.setattr(replies, "load_language", tiny_language)
     monkeypatch.setattr(replies, "REPLY_TOKENS", 3)
     monkeypatch.setattr(train, "RIDGE_FRAMES", 4)
-    monkeypatch.setattr(replies, "IMAGINED", 5)
-    monkeypatch.setattr(replies, "IMAGINED_TOKENS", 4)
+    monkeypatch.setattr(replies, "IMAGINED", 8)
+    monkeypatch.setattr(replies, "FIRST_WORDS", ("What", "Name"))
+    monkeypatch.setattr(replies, "PROMPT_TOKENS", 4)
     few = replies.EVALUATION[:6]
     monkeypatch.setattr(replies, "EVALUATION", few)
     monkeypatch.setattr(train, "EVALUATION", few)
@@ -74,6 +76,15 @@ def test_a_killed_run_continues_bit_for_bit_and_exports_what_ships(tmp_path):
     assert "reply_loss_before" in (tmp_path / "whole" / "log.jsonl").read_text()
 
 
+def test_the_projector_learns_more_slowly(tmp_path):
+    run = Run(tmp_path, SETTINGS)
+    run.one_step()
+    fast, slow = run.current.optimiser.param_groups
+    assert slow["lr"] == pytest.approx(SETTINGS.projector_rate * fast["lr"]) and fast["lr"] > 0
+    seeing = {id(p) for p in run.model.model.multi_modal_projector.parameters()}
+    assert seeing < {id(p) for p in slow["params"]} and not seeing & {id(p) for p in fast["params"]}
+
+
 def test_other_settings_do_not_continue_a_run(tmp_path):
     Run(tmp_path, SETTINGS).save()
     with pytest.raises(ValueError, match="was made with"):
@@ -95,7 +106,9 @@ def test_a_quickened_model_keeps_its_deltas_in_float32_and_learns(tmp_path, monk
 
 def test_drift_is_nothing_before_training_and_something_after(tmp_path):
     run = Run(tmp_path, SETTINGS)
-    assert [len(talk) for talk in run.replies.imagined] == [4] * 5
+    assert len(run.replies.imagined) > 3
+    assert all(prompt.startswith(("What", "Name")) and "<" not in prompt for prompt in run.replies.imagined)
+    assert all(len(reply) == 3 for reply in run.replies.imagined.values())
 
     def drift() -> float:
         return float(run.replies.drift(run.model, np.random.default_rng(0), 3).detach())

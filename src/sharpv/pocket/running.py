@@ -78,7 +78,7 @@ class TrainingRun(ABC):
         """One step of the optimiser; what was seen."""
         stage = self.current
         for group in stage.optimiser.param_groups:
-            group["lr"] = stage.rate(self.step)
+            group["lr"] = stage.rate(self.step) * group.get("scale", 1.0)
         stage.optimiser.zero_grad(set_to_none=True)
         loss, facts = stage.loss(self.step)
         loss.backward()
