@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sharpv.smol import replies, train
-from sharpv.smol.model import build, join
+from sharpv.smol.model import build, deltas, join
 from sharpv.smol.train import Run, Settings
 
 SETTINGS = Settings(
@@ -83,6 +83,18 @@ def test_the_projector_learns_more_slowly(tmp_path):
     assert slow["lr"] == pytest.approx(SETTINGS.projector_rate * fast["lr"]) and fast["lr"] > 0
     seeing = {id(p) for p in run.model.model.multi_modal_projector.parameters()}
     assert seeing < {id(p) for p in slow["params"]} and not seeing & {id(p) for p in fast["params"]}
+
+
+def test_a_run_goes_on_from_what_another_exported(tmp_path):
+    trained(tmp_path / "first")
+    exported = tmp_path / "first" / "deltas.safetensors"
+    run = Run(tmp_path / "second", replace(SETTINGS, grounding_steps=0), start=exported)
+    own = deltas(run.model)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in load_file(exported).items())
+    assert run.train() and isinstance(run.current, train.SmolStage) and run.step == SETTINGS.text_steps
+    save_file({"vision_tower.nothing": torch.zeros(1)}, exported)
+    with pytest.raises(ValueError, match="these are not smol's weights"):
+        Run(tmp_path / "third", SETTINGS, start=exported)
 
 
 def test_other_settings_do_not_continue_a_run(tmp_path):

@@ -148,6 +148,17 @@ def deltas(model: LlavaOnevisionForConditionalGeneration) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in own.items()}
 
 
+def load_deltas(model: LlavaOnevisionForConditionalGeneration, own: dict[str, Tensor]) -> None:
+    """Put what :func:`deltas` gave back into a model with LoRA beside its maps, to go on learning.
+
+    Raises:
+        ValueError: they are not of such a model.
+    """
+    if own.keys() != deltas(model).keys():
+        raise ValueError(f"these are not smol's weights: {sorted(own.keys() ^ deltas(model).keys())[:3]}")
+    model.model.load_state_dict({name: tensor.float() for name, tensor in own.items()}, strict=False)
+
+
 @torch.no_grad()
 def join(model: LlavaOnevisionForConditionalGeneration, own: dict[str, Tensor]) -> None:
     """Put what :func:`deltas` gave into a model as :func:`build` makes it, deltas merged into the weights."""

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -35,7 +35,7 @@ from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
 from ..pocket.world import Episode
 from .language import load_tokenizer, phrasing
 from .listings import listings
-from .model import add_lora, build, deltas, quicken
+from .model import add_lora, build, deltas, load_deltas, quicken
 from .prompts import EVALUATION
 from .replies import Replies
 from .sentences import in_a_sentence
@@ -124,7 +124,7 @@ class SmolStage(TextStage):
         seeing = [*model.model.multi_modal_projector.parameters(), model.model.image_newline]
         reading = [p for p in model.model.language_model.parameters() if p.requires_grad]
         self.parameters = [*reading, *self.extra.parameters(), *seeing]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [*reading, *self.extra.parameters()]},
             {"params": seeing, "scale": settings.projector_rate},
         ]
@@ -201,15 +201,18 @@ class Run(TrainingRun):
     log_every, save_every, monitor_every = 10, 50, 500
     settings: Settings
 
-    def __init__(self, out: Path, settings: Settings, device: str = "cpu") -> None:
+    def __init__(self, out: Path, settings: Settings, device: str = "cpu", start: Path | None = None) -> None:
         super().__init__(out, settings)
         self.words = load_tokenizer()
         torch.manual_seed(settings.seed)
         self.model = build(pocket.load()[0])
         begun = self.state_path.exists()
-        if not begun:
+        if not begun and start is None:
             self.log.write(ridge_r2=round(start_projector(self.model, self.words, settings), 3))
         add_lora(self.model)
+        if not begun and start is not None:
+            load_deltas(self.model, load_file(start))
+            self.log.write(start=start.name)
         self.model.to(device)
         if settings.fast:
             quicken(self.model)
@@ -282,6 +285,7 @@ def main(
     threads: int = 2,
     grounding_steps: int = Settings.grounding_steps,
     text_steps: int = Settings.text_steps,
+    start: Annotated[Path | None, typer.Option(help="Go on from such deltas; --grounding-steps may be 0.")] = None,
     fast: Annotated[bool, typer.Option(help="bfloat16 and compiled: needs hardware for the one, a compiler.")] = False,
 ) -> None:
     """Train (or continue) the run in OUT."""
@@ -289,7 +293,7 @@ def main(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings(seed=seed, grounding_steps=grounding_steps, text_steps=text_steps, fast=fast)
-    run = Run(out, settings, device)
+    run = Run(out, settings, device, start)
     if run.train(minutes=minutes):
         run.export()
 
