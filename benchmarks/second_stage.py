@@ -29,7 +29,7 @@ from timing import RESULTS, publish
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from sharpv import Calibration, Contribution, Cosine, Layers, SharpV, calibrate
+from sharpv import Calibration, Contribution, Cosine, SharpV, calibrate
 from sharpv.budget import Budget
 from sharpv.cache import CACHE
 from sharpv.plot import check, draw
@@ -42,8 +42,7 @@ SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
 ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 RESAMPLES = 2000
-TOLERANCES = (0.001, 0.003, 0.01, 0.03, 0.1)
-CALIBRATION_VIDEOS = 6
+CALIBRATION_VIDEOS = 4
 CALIBRATION_QUESTIONS = 3
 """Of each of these videos: its caption and the first questions with answers of several tokens."""
 
@@ -283,7 +282,7 @@ def by_layer(flags: Tensor) -> Tensor:
     return flags[:, None, :, None]
 
 
-def rules(layers: int, calibrated: dict[float, Calibration]) -> dict[str, dict[str, Rule]]:
+def rules(layers: int, calibrated: Calibration) -> dict[str, dict[str, Rule]]:
     """Curves: for each criterion, settings from mild to severe."""
     generator = torch.Generator().manual_seed(0)
     chance = torch.rand(layers, generator=generator)
@@ -307,14 +306,11 @@ def rules(layers: int, calibrated: dict[float, Calibration]) -> dict[str, dict[s
     def within(share: float) -> Rule:
         return lambda s: lowest(s.entries.permute(2, 0, 1), share).permute(1, 2, 0)[:, None]
 
-    def fixed(memory: Layers) -> Rule:
-        gone = torch.ones(layers, dtype=torch.bool)
-        gone[list(memory.keep)] = False
-        return lambda s: by_layer(gone[:, None].expand_as(s.layers))
-
-    harm = torch.tensor(next(iter(calibrated.values())).harm)
+    forgetting = torch.ones(layers, dtype=torch.bool)
+    forgetting[list(calibrated.memory.keep)] = False
+    harm = torch.tensor(calibrated.harm)
     return {
-        "calibrated layers": {f"tolerance {t}": fixed(found.memory) for t, found in calibrated.items()},
+        "calibrated layers": {"as calibrate says": lambda s: by_layer(forgetting[:, None].expand_as(s.layers))},
         "calibrated layers, by number": ranked(lambda s: harm[:, None].expand_as(s.layers)),
         "paper: mean cosine below M": {
             f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
@@ -383,10 +379,7 @@ def study(name: str, videos: int, retention: float, folder: Path, console: Conso
         for index in range(len(others))
         for question in sorted(questions_of(others, index), key=lambda q: q.form != "caption")[:CALIBRATION_QUESTIONS]
     ]
-    calibrated = {
-        tolerance: calibrate(model, prompts, retention=retention, tolerance=tolerance, max_new_tokens=96)
-        for tolerance in TOLERANCES
-    }
+    calibrated = calibrate(model, prompts, retention=retention, max_new_tokens=96)
     bench = Bench(model, phrasing)
     evaluation = evaluation_set(videos)
     curves = rules(len(bench.layers), calibrated)
@@ -401,10 +394,8 @@ def study(name: str, videos: int, retention: float, folder: Path, console: Conso
                 facts = _one(bench, evaluation, index, questions, retention, curves)
             kept_file.write_text(json.dumps(facts))
         found.append(json.loads(kept_file.read_text()))
-    keeps = {tolerance: found.memory.keep for tolerance, found in calibrated.items()}
-    prompts_asked = next(iter(calibrated.values())).answers
     found = [facts for facts in found if facts["groups"]]
-    return {"layers": len(bench.layers), "found": found, "keeps": keeps, "prompts": prompts_asked}
+    return {"layers": len(bench.layers), "found": found, "calibrated": calibrated}
 
 
 def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, retention: float, curves: dict) -> dict:
@@ -496,11 +487,11 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
     if len(runs) < layers:
         lines += ["", f"| layers that forget together | {' | '.join(runs)} |", "| --- |" + " --- |" * len(runs)]
         lines.append("| harm (KL) | " + " | ".join(f"{value:.2g}" for value in harm) + " |")
-    named = "; ".join(f"{t}: {', '.join(map(str, keep)) or 'none'}" for t, keep in facts["keeps"].items())
+    keep = ", ".join(map(str, facts["calibrated"].memory.keep))
     lines += [
         "",
-        f"Layers that `sharpv.calibrate` keeps, from {facts['prompts']} answers of the model about other videos, by "
-        f"tolerance (nats a token): {named}.",
+        f"Layers that `sharpv.calibrate` keeps, from {facts['calibrated'].answers} answers of the model about other "
+        f"videos: {keep}.",
         "",
         "| criterion | setting | visual KV kept | " + " | ".join(groups) + " |",
         "| --- |" + " --- |" * (2 + len(groups)),

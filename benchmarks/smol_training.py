@@ -33,9 +33,9 @@ def main(run: Annotated[Path, typer.Argument(help="The folder of a training run.
         "# Smol: training",
         "",
         "`python -m sharpv.smol.train RUN --seed 0 --fast` on two CPU cores; the log lies beside this page. Loss is "
-        "that of the answers' tokens in training, token accuracy the share of them that is the likeliest; drift is what the replies to "
-        f"prompts without a video moved in training, KL in nats. Means of {EVERY} steps. Written by `python "
-        "benchmarks/smol_training.py`.",
+        "that of the answers' tokens in training, token accuracy the share of them that is the likeliest; drift is "
+        "what the replies to prompts without a video moved in training, KL in nats. Means of "
+        f"{EVERY} steps. Written by `python benchmarks/smol_training.py`.",
         "",
         "| stage | steps | frames | tokens kept | loss | token accuracy | drift |",
         "| --- | --- | --- | --- | --- | --- | --- |",
