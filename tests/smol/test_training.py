@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sharpv.smol import replies, train
+from sharpv.smol import replies, start, train
 from sharpv.smol.model import build, deltas, join
 from sharpv.smol.train import Run, Settings
 
@@ -40,7 +40,7 @@ def _small(monkeypatch):
     monkeypatch.setattr("sharpv.smol.model.load_language", tiny_language)
     monkeypatch.setattr(replies, "load_language", tiny_language)
     monkeypatch.setattr(replies, "REPLY_TOKENS", 3)
-    monkeypatch.setattr(train, "RIDGE_FRAMES", 4)
+    monkeypatch.setattr(start, "RIDGE_FRAMES", 4)
     monkeypatch.setattr(replies, "IMAGINED", 8)
     monkeypatch.setattr(replies, "FIRST_WORDS", ("What", "Name"))
     monkeypatch.setattr(replies, "PROMPT_TOKENS", 4)
