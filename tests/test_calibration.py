@@ -74,9 +74,9 @@ def test_a_batch_of_a_video_and_a_text(model, family):
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 5))
 def test_as_many_go_as_stay_within_the_tolerance(harms, tolerance):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_harm", lambda model, replays, gone: sum(harms[i] for i in gone))
+        patch.setattr(calibration, "_harm", lambda replays, gone: sum(harms[i] for i in gone))
         order = sorted(range(len(harms)), key=harms.__getitem__)
-        gone, together = calibration._most(None, [], order, tolerance)
+        gone, together = calibration._most([], order, tolerance)
     assert together <= tolerance and together == sum(harms[i] for i in order[: len(gone)])
     assert gone == set(order[: len(gone)])
     assert len(gone) == len(harms) or sum(harms[i] for i in order[: len(gone) + 1]) > tolerance
@@ -96,6 +96,8 @@ def test_what_cannot_be_calibrated_is_refused_and_the_model_left_alone():
         with pytest.raises(ValueError, match=re.escape(sentence)):
             sharpv.calibrate(model, prompts, **options)
         assert sharpv.Handle.of(model) is None
+    with pytest.raises(ValueError, match="fastv acts inside the language model, in the place of the second stage"):
+        sharpv.calibrate(model, [one], "fastv")
     with sharpv.apply(model), pytest.raises(ValueError, match="already pruned"):
         sharpv.calibrate(model, [one])
 

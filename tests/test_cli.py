@@ -98,6 +98,8 @@ def test_what_calibrate_finds_is_what_ask_takes(clip):
         (("--tolerance", 0), "tolerance must be above 0, got 0.0"),
         (("--retention", 0), "retention is the kept share and must lie in (0, 1], got 0.0"),
         (("--method", "magic"), "unknown method 'magic'"),
+        (("--method", "vtw"), "vtw acts inside the language model"),
+        (("--tolerance", -1, "--model", "/no/such/folder"), "tolerance must be above 0, got -1.0"),
     ],
 )
 def test_calibrate_refuses(clip, options, message):

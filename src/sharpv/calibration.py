@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from .apply import apply
 from .cache import CACHE, ForgettingLayer
 from .criteria import Layers
 from .memory import trace_of
-from .methods import Method
+from .methods import InnerMethod, Method, get_method
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ def calibrate(
     """Find the fewest layers that must keep the video for the model's own answers to stay what they are.
 
     Layers are let go in the order of their harm, as many as stay within the tolerance together. Of a handful of prompts
-    like those to come, some should ask for a long answer: long answers read the video from more layers. One prefill and
-    as many decoding passes as the model has layers for each prompt; the caches of all prompts are in memory together.
+    like those to come, some should ask for a long answer: long answers read the video from more layers. Each is
+    answered, prefilled once more, and its answer decoded as often as the model has layers and a few times more; the
+    caches of all prompts are in memory together.
 
     Args:
         model: as for :func:`sharpv.apply`; it must not be pruned yet.
@@ -68,7 +70,8 @@ def calibrate(
         max_new_tokens: of an answer.
 
     Raises:
-        ValueError: no prompt, a batch of several, no answer of two tokens, or a tolerance that is not above 0.
+        ValueError: no prompt, a batch of several, no answer of two tokens, a tolerance that is not above 0, or a method
+            that acts inside the model, in the place of the second stage.
 
     Example:
         >>> found = sharpv.calibrate(model, prompts, retention=0.25)
@@ -76,8 +79,7 @@ def calibrate(
         Layers(keep=(0, 23, 24))
         >>> pruning = sharpv.apply(model, retention=0.25, memory=found.memory)
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+    require(method, tolerance)
     depth = len(model.get_decoder().layers)
     with torch.no_grad(), apply(model, method, memory=Layers(tuple(range(depth))), **budget):
         read = [_read(model, inputs, max_new_tokens) for inputs in prompts]
@@ -85,9 +87,9 @@ def calibrate(
         if not replays:
             raise ValueError(f"calibrate needs answers of at least two tokens, got none from {len(read)} prompts")
         able = [i for i, layer in enumerate(replays[0].cache.layers) if isinstance(layer, ForgettingLayer)]
-        alone = {index: _harm(model, replays, [index]) for index in able}
+        alone = {index: _harm(replays, [index]) for index in able}
         order = sorted(able, key=alone.__getitem__)
-        gone, together = _most(model, replays, order, tolerance)
+        gone, together = _most(replays, order, tolerance)
     return Calibration(
         memory=Layers(tuple(index for index in able if index not in gone)),
         harm=tuple(alone.get(index, math.nan) for index in range(depth)),
@@ -97,15 +99,44 @@ def calibrate(
     )
 
 
+def require(method: str | Method, tolerance: float) -> None:
+    """Refuse what :func:`calibrate` refuses whatever the model."""
+    if isinstance(chosen := get_method(method), InnerMethod):
+        raise ValueError(f"{chosen.name} acts inside the language model, in the place of the second stage")
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+
+
 @dataclass
 class _Replay:
-    """A prompt that has been read, the model's answer to it, and what it thought at each token of the answer."""
+    """A prompt that has been read, and the model's answer to it."""
 
+    model: PreTrainedModel
     cache: Cache
+    visual: Tensor
+    """(1, N) bool, the prompt's visual tokens."""
+    count: int
+    """How many they are."""
     answer: Tensor
     """(1, tokens) ids: all but the answer's last."""
-    before: Tensor
-    """(tokens, vocabulary) log-probabilities of what follows each of them."""
+
+    def thoughts(self, gone: Sequence[int]) -> Tensor:
+        """(tokens, vocabulary) log-probabilities after each token of the answer when these layers have forgotten."""
+        cache = copy.copy(self.cache)
+        # appending to a layer and forgetting make new tensors; what else a model keeps may be written in place
+        cache.layers = [
+            copy.copy(layer) if isinstance(layer, ForgettingLayer) else copy.deepcopy(layer) for layer in cache.layers
+        ]
+        for index in gone:
+            layer: Any = cache.layers[index]
+            layer.forget(self.visual.to(layer.keys.device), self.count, self.count)
+        logits = self.model(input_ids=self.answer, use_cache=True, **{CACHE: cache}).logits
+        return functional.log_softmax(logits[0].float(), dim=-1)
+
+    @cached_property
+    def before(self) -> Tensor:
+        """The thoughts with nothing forgotten."""
+        return self.thoughts([])
 
 
 def _read(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int) -> _Replay | None:
@@ -117,47 +148,29 @@ def _read(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int
     answer = said[:, length:-1]
     if not answer.numel():
         return None
+    # not the cache that the answer came from: a recurrent state cannot be taken back to the prompt
     cache = model(**inputs, use_cache=True, logits_to_keep=1)[CACHE]
-    replay = _Replay(cache, answer, before=torch.empty(0))
-    replay.before = _thoughts(model, replay, [])
-    return replay
-
-
-def _thoughts(model: PreTrainedModel, replay: _Replay, gone: Sequence[int]) -> Tensor:
-    """Log-probabilities at each token of the answer when these layers have forgotten the video."""
-    cache = copy.copy(replay.cache)
-    # appending to a layer and forgetting make new tensors; what else a model keeps may be written in place
-    cache.layers = [
-        copy.copy(layer) if isinstance(layer, ForgettingLayer) else copy.deepcopy(layer) for layer in cache.layers
-    ]
     trace = trace_of(cache)
     if trace is None:
         raise ValueError("calibrate takes prompts with a video, got one without")
-    count = int(trace.visual.sum())
-    for index in gone:
-        layer: Any = cache.layers[index]
-        layer.forget(trace.visual.to(layer.keys.device), count, count)
-    logits = model(input_ids=replay.answer, use_cache=True, **{CACHE: cache}).logits
-    return functional.log_softmax(logits[0].float(), dim=-1)
+    return _Replay(model, cache, trace.visual, int(trace.visual.sum()), answer)
 
 
-def _harm(model: PreTrainedModel, replays: Sequence[_Replay], gone: Sequence[int]) -> float:
+def _harm(replays: Sequence[_Replay], gone: Sequence[int]) -> float:
     """Mean KL(before || now) per token."""
     moved = [
-        functional.kl_div(_thoughts(model, replay, gone), replay.before, log_target=True, reduction="none").sum(dim=-1)
+        functional.kl_div(replay.thoughts(gone), replay.before, log_target=True, reduction="none").sum(dim=-1)
         for replay in replays
     ]
     return float(torch.cat(moved).mean())
 
 
-def _most(
-    model: PreTrainedModel, replays: Sequence[_Replay], order: Sequence[int], tolerance: float
-) -> tuple[set[int], float]:
+def _most(replays: Sequence[_Replay], order: Sequence[int], tolerance: float) -> tuple[set[int], float]:
     """The longest beginning of ``order`` that may forget together, and its harm, by bisection."""
     fewest, most, harm = 0, len(order), 0.0
     while fewest < most:
         middle = (fewest + most + 1) // 2
-        moved = _harm(model, replays, order[:middle])
+        moved = _harm(replays, order[:middle])
         if moved <= tolerance:
             fewest, harm = middle, moved
         else:

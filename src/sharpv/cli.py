@@ -146,11 +146,11 @@ def calibrate(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the layers that must keep the video, for --memory: the model answers, and each layer forgets in turn."""
-    from . import asking
-    from . import calibrate as find
+    from . import asking, calibration
     from .video import read
 
     with working("checking"):
+        calibration.require(method, tolerance)
         asking.check(method, memory=None, retention=retention, max_tokens=None, still=None, frames_at_once=None)
     with working("reading the clips"):
         clips = [read(video, frames=frames) for video in videos]
@@ -160,7 +160,7 @@ def calibrate(
         asked = [asking.encode(loaded, processor, clip, question) for clip in clips for question in questions]
         prompts = [inputs.to(loaded.device, loaded.dtype) for inputs in asked]
         limits: dict[str, Any] = {"tolerance": tolerance, "max_new_tokens": max_new_tokens, "retention": retention}
-        found = find(loaded, prompts, method, **limits)
+        found = calibration.calibrate(loaded, prompts, method, **limits)
     if json_output:
         harms = [None if math.isnan(harm) else harm for harm in found.harm]
         typer.echo(json.dumps({**vars(found), "harm": harms, "memory": list(found.memory.keep)}))

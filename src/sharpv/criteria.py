@@ -154,7 +154,7 @@ class Contribution(Criterion):
 class Layers(Criterion):
     """The named layers keep the visual keys and values; every other layer forgets them, whatever the prompt.
 
-    Nothing is measured, so the stage costs nothing at prefill and a batch stays rectangular. Which layers a model
+    Prefill computes nothing for it, and a batch stays rectangular. Which layers a model
     answers from can be found with :func:`sharpv.calibrate`. Not the paper's.
 
     Args:
