@@ -111,6 +111,8 @@ def test_a_quickened_model_keeps_its_deltas_in_float32_and_learns(tmp_path, monk
     layer = run.model.model.language_model.layers[0].mlp.up_proj
     assert (layer.linear.weight.dtype, layer.a.dtype) == (torch.bfloat16, torch.float32)
     assert run.model.lm_head.weight.dtype == torch.bfloat16
+    assert torch.equal(layer.a, exact.model.model.language_model.layers[0].mlp.up_proj.a)
+    assert torch.equal(*(m.model.language_model.rotary_emb.inv_freq for m in (run.model, exact.model)))
     assert compiled == [{"dynamic": True}] * 2
     assert run.one_step()["loss"] == pytest.approx(exact.one_step()["loss"], rel=0.02)
     assert layer.b.abs().max() > 0

@@ -19,6 +19,8 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VIDEO, IMAGE = "<video>", "<image>"
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
+OPENING = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
+
 # SmolLM2's own template, in which a user's turn may hold videos and images, which come first.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -80,5 +82,5 @@ def phrasing() -> Phrasing:
     def encode(texts: list[str]) -> list[list[int]]:
         return [words(text, add_special_tokens=False)["input_ids"] for text in texts]
 
-    (head,) = encode([f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"])
+    (head,) = encode([OPENING])
     return Phrasing(tuple(head), encode, "\n{}<|im_end|>\n<|im_start|>assistant\n", "{}<|im_end|>")

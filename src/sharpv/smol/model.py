@@ -109,11 +109,9 @@ def add_lora(model: LlavaOnevisionForConditionalGeneration) -> None:
 def quicken(model: LlavaOnevisionForConditionalGeneration) -> None:
     """The language model's frozen weights in bfloat16, the deltas still in float32, and its layers compiled."""
     language = model.model.language_model
-    language.to(torch.bfloat16)
-    for module in language.modules():
-        if isinstance(module, LoRA):
-            module.a.data, module.b.data = module.a.data.float(), module.b.data.float()
-    model.tie_weights()
+    for parameter in language.parameters():  # not the buffers: rounded frequencies would turn the positions
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
     for layer in language.layers:
         layer.compile(dynamic=True)
 
@@ -154,8 +152,8 @@ def load_deltas(model: LlavaOnevisionForConditionalGeneration, own: dict[str, Te
     Raises:
         ValueError: they are not of such a model.
     """
-    if own.keys() != deltas(model).keys():
-        raise ValueError(f"these are not smol's weights: {sorted(own.keys() ^ deltas(model).keys())[:3]}")
+    if different := sorted(own.keys() ^ deltas(model).keys()):
+        raise ValueError(f"these are not smol's weights: {different[:3]}")
     model.model.load_state_dict({name: tensor.float() for name, tensor in own.items()}, strict=False)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, LlavaOnevisionForConditionalGeneration, PreTrainedTokenizerFast
 
 from ..pocket.packing import IGNORE
-from .language import SYSTEM, load_language
+from .language import OPENING, load_language
 from .model import without_lora
 from .prompts import EVALUATION
 
@@ -92,7 +92,7 @@ def chat_ids(words: PreTrainedTokenizerFast, prompt: str) -> list[int]:
 
 @torch.no_grad()
 def answer_all(
-    language: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[str], batch: int = 20, **sampling: Any
+    language: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: list[str], batch: int = 100, **sampling: Any
 ) -> dict[str, list[int]]:
     """Replies of at most REPLY_TOKENS tokens, as ids; greedy unless told otherwise."""
     end, said = words.convert_tokens_to_ids("<|im_end|>"), {}
@@ -117,8 +117,7 @@ def imagine(language: LlamaForCausalLM, words: PreTrainedTokenizerFast, count: i
     prompts: dict[str, None] = {}
     each = -(-count // len(FIRST_WORDS))
     for first in FIRST_WORDS:
-        turn = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{first}"
-        given = words(turn, add_special_tokens=False, return_tensors="pt")["input_ids"].expand(each, -1)
+        given = words(OPENING + first, add_special_tokens=False, return_tensors="pt")["input_ids"].expand(each, -1)
         out = language.generate(
             input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=PROMPT_TOKENS, do_sample=True,
             temperature=TEMPERATURE, top_k=0, pad_token_id=words.pad_token_id,

@@ -164,7 +164,7 @@ class Run(TrainingRun):
         if settings.fast:
             quicken(self.model)
         self.current: SmolStage = GroundingStage(self.model, settings)
-        self.replies = Replies(out / "replies.json", self.words)
+        self.replies = Replies(out / "replies.json", self.words, settings.seed)
         if begun:
             self.resume()
         else:
