@@ -89,6 +89,8 @@ def test_a_run_goes_on_from_what_another_exported(tmp_path):
     trained(tmp_path / "first")
     exported = tmp_path / "first" / "deltas.safetensors"
     run = Run(tmp_path / "second", replace(SETTINGS, grounding_steps=0), start=exported)
+    before = [log.read_text().split('"reply_loss_before": ')[1].split(",")[0] for log in tmp_path.glob("*/log.jsonl")]
+    assert len(before) == 2 and len(set(before)) == 1  # the language model's own, whatever the run starts from
     own = deltas(run.model)
     assert all(torch.equal(tensor, own[name]) for name, tensor in load_file(exported).items())
     assert run.train() and isinstance(run.current, train.SmolStage) and run.step == SETTINGS.text_steps

@@ -32,7 +32,7 @@ from ..pocket.text_stage import TextStage, TrainingVideo, VideoBuffer
 from ..pocket.world import Episode
 from .language import load_tokenizer, phrasing
 from .listings import listings
-from .model import add_lora, build, deltas, load_deltas, quicken
+from .model import add_lora, build, deltas, load_deltas, quicken, without_lora
 from .prompts import EVALUATION
 from .replies import Replies
 from .sentences import in_a_sentence
@@ -168,7 +168,8 @@ class Run(TrainingRun):
         if begun:
             self.resume()
         else:
-            self.log.write(reply_loss_before=round(self.reply_loss(), 4))
+            with without_lora(self.model):
+                self.log.write(reply_loss_before=round(self.reply_loss(), 4))
 
     def learned(self) -> dict[str, Any]:
         trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
