@@ -1,9 +1,9 @@
 """How smol's training went: its monitor, its loss and what became of the language model's own replies.
 
-    python benchmarks/smol_training.py RUN
+    python benchmarks/smol_training.py FIRST/log.jsonl SECOND/log.jsonl
 
-RUN is what ``python -m sharpv.smol.train RUN --seed N`` wrote. Writes docs/results/smol_training.md and the run's log
-beside it.
+One log for each run of ``python -m sharpv.smol.train`` behind the weights that ship, in their order; each later run
+started from the deltas of the one before. Writes docs/results/smol_training.md and the logs beside it.
 """
 
 from __future__ import annotations
@@ -21,54 +21,59 @@ from sharpv.smol.prompts import EVALUATION
 NO_FAMILY = {"monitor", "mean", "reply_loss", "seconds", "cpu_seconds"}
 EVERY = 100
 """Steps to a row of the table."""
+COLUMNS = {"frames": 0, "kept": 0, "loss": 3, "token_accuracy": 3, "motion_accuracy": 3, "drift": 3}
+"""What is in a row, and to how many digits."""
 
 
-def main(run: Annotated[Path, typer.Argument(help="The folder of a training run.")]) -> None:
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    before = next(record["reply_loss_before"] for record in log if "reply_loss_before" in record)
-    monitors = [record for record in log if "monitor" in record]
-    families = [name for name in monitors[-1] if name not in NO_FAMILY]
-    after = monitors[-1]["reply_loss"]
+def main(logs: Annotated[list[Path], typer.Argument(help="log.jsonl of each run.", exists=True)]) -> None:
+    texts = [log.read_text() for log in logs]
+    runs = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    before = next(record["reply_loss_before"] for record in runs[0] if "reply_loss_before" in record)
+    monitors = [(run, record) for run, records in enumerate(runs, 1) for record in records if "monitor" in record]
+    families = [name for name in monitors[-1][1] if name not in NO_FAMILY]
+    after = monitors[-1][1]["reply_loss"]
     lines = [
         "# Smol: training",
         "",
-        "`python -m sharpv.smol.train RUN --seed 0 --fast` on two CPU cores; the log lies beside this page. Loss is "
-        "that of the answers' tokens in training, token accuracy the share of them that is the likeliest; drift is "
-        "what the replies to prompts without a video moved in training, KL in nats. Means of "
-        f"{EVERY} steps. Written by `python benchmarks/smol_training.py`.",
+        "On two CPU cores; the logs lie beside this page, and each run but the first started from the deltas of the "
+        "one before. Loss is that of the answers' tokens in training as the run weighed them, token accuracy the share "
+        "of them that is the likeliest; drift is what the replies to prompts without a video moved in training, KL in "
+        f"nats. Means of {EVERY} steps. Written by `python benchmarks/smol_training.py`.",
         "",
-        "| stage | steps | frames | tokens kept | loss | token accuracy | drift |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *rows(log),
+        "| run | stage | steps | frames | tokens kept | loss | token accuracy | motion accuracy | drift |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(f"| {run} | {row} |" for run, records in enumerate(runs, 1) for row in rows(records)),
         "",
         f"Loss on SmolLM2's own replies to {len(EVALUATION)} prompts that are not trained on: {before:.3f} before, "
         f"{after:.3f} after ({100 * (after / before - 1):+.0f} %).",
         "",
         "Accuracy on videos that are in neither the training nor the evaluation set, all tokens kept:",
         "",
-        f"| | mean | {' | '.join(families)} |",
-        f"| --- | --- |{' --- |' * len(families)}",
+        f"| run | step | mean | {' | '.join(families)} |",
+        f"| --- | --- | --- |{' --- |' * len(families)}",
     ]
-    for record in monitors:
-        stage = next(r["stage"] for r in reversed(log[: log.index(record)]) if "stage" in r)
+    for run, record in monitors:
+        records = runs[run - 1]
+        stage = next(r["stage"] for r in reversed(records[: records.index(record)]) if "stage" in r)
         cells = " | ".join(f"{record[name]:.2f}" for name in families)
-        lines.append(f"| {stage}, step {record['monitor']} | {record['mean']:.3f} | {cells} |")
+        lines.append(f"| {run} | {stage} {record['monitor']} | {record['mean']:.3f} | {cells} |")
     (RESULTS / "smol_training.md").write_text("\n".join(lines) + "\n")
-    (RESULTS / "smol_training.jsonl").write_text((run / "log.jsonl").read_text())
+    for run, text in enumerate(texts, 1):
+        (RESULTS / f"smol_training_{run}.jsonl").write_text(text)
 
 
 def rows(log: list[dict[str, Any]]) -> list[str]:
-    """One row every so many steps of a stage."""
+    """The cells of one row every so many steps of a stage."""
     made = []
     steps = [record for record in log if "stage" in record]
     for stage in dict.fromkeys(record["stage"] for record in steps):
         own = [record for record in steps if record["stage"] == stage]
         for start in range(0, own[-1]["step"], EVERY):
             part = [record for record in own if start < record["step"] <= start + EVERY]
-            means = {name: np.mean([r[name] for r in part]) for name in ("frames", "kept", "loss", "token_accuracy")}
-            drift = np.mean([r["drift"] for r in part if "drift" in r])
-            cells = [f"{value:.{3 if name in ('loss', 'token_accuracy') else 0}f}" for name, value in means.items()]
-            made.append(f"| {stage} | {start + 1} to {part[-1]['step']} | {' | '.join(cells)} | {drift:.3f} |")
+            cells = [stage, f"{start + 1} to {part[-1]['step']}"]
+            for name, digits in COLUMNS.items():
+                cells.append(f"{np.nanmean([record.get(name, np.nan) for record in part]):.{digits}f}")
+            made.append(" | ".join(cells))
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -163,6 +163,8 @@ class TextStage:
     name = "text"
     middle = 3
     """The layer after which the auxiliary loss reads the visual tokens."""
+    diets: ClassVar[tuple[Diet, Diet]] = (FIRST_DIET, LATER_DIET)
+    """While mostly the tokens of objects are kept, and after that."""
 
     def __init__(self, model: LlavaOnevisionForConditionalGeneration, settings: Settings) -> None:
         self.model, self.settings = model, settings
@@ -197,9 +199,9 @@ class TextStage:
         rng = np.random.default_rng([self.settings.seed, STAGE_2, 1, step])
         self.buffer.advance(step)
         videos = self.buffer.batch(rng)
-        diet = FIRST_DIET if step < self.settings.object_phase * self.steps else LATER_DIET
+        diet = self.diets[step >= self.settings.object_phase * self.steps]
         asked_of = [some_questions(video, rng, self.settings.text_budget, diet) for video in videos]
-        packed = pack(asked_of, diet.weigh, hints=diet is LATER_DIET).to(self.device)
+        packed = pack(asked_of, diet.weigh, hints=diet is self.diets[1]).to(self.device)
         is_object = np.stack([video.labels.is_object for video in videos])
         kept, positions = keep_mask(is_object, rng, step / self.steps, self.settings)
         keep = torch.from_numpy(kept).to(self.device)
