@@ -11,7 +11,6 @@ table, writes docs/results/gpu_check.{md,json}, and ends with exit code 1 if a r
 from __future__ import annotations
 
 import copy
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from real_size import EveryOther  # noqa: E402
+from timing import publish  # noqa: E402
 
 import sharpv  # noqa: E402
 import tiny  # noqa: E402 - lies with the tests
@@ -57,7 +57,6 @@ def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script.")] = "cuda",
     attention: Annotated[list[str] | None, typer.Option(help="Kernels; those that load, if not given.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Model types; all if not given.")] = None,
-    write: Annotated[bool, typer.Option(help="Write docs/results/gpu_check.*")] = True,
 ) -> None:
     console = Console()
     if device == "cuda" and not torch.cuda.is_available():
@@ -73,12 +72,8 @@ def main(
                 rows.append(compare(name, kernel, what, exact, fused, inputs_of(name, prompts, device)))
                 console.print(f"{rows[-1]} {'ok' if rows[-1].good else 'OFF'}", highlight=False)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
-    page = report(rows, f"{where}, torch {torch.__version__}, transformers {transformers.__version__}")
-    console.print(page, markup=False, highlight=False, soft_wrap=True)
-    if write:
-        (ROOT / "docs" / "results" / "gpu_check.md").write_text(page)
-        facts = {"where": where, "rows": [asdict(row) for row in rows]}
-        (ROOT / "docs" / "results" / "gpu_check.json").write_text(json.dumps(facts, indent=1) + "\n")
+    what = f"{where}, torch {torch.__version__}, transformers {transformers.__version__}"
+    publish("gpu_check", report(rows, what), {"where": where, "rows": [asdict(row) for row in rows]})
     raise typer.Exit(int(not all(row.good for row in rows)))
 
 
@@ -135,7 +130,7 @@ class Forced:
         return forced.scatter(1, self.tokens[:, self.step - 1, None], 0.0)
 
 
-def report(rows: list[Row], where: str) -> str:
+def report(rows: list[Row], where: str) -> list[str]:
     lines = [
         "# Fused attention and bfloat16",
         "",
@@ -152,7 +147,7 @@ def report(rows: list[Row], where: str) -> str:
         lines.append(
             f"| {row.family} | {row.attention} | {row.prompts} | {row.dense:.3f} | {row.pruned:.3f} | {verdict} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ docs/results/pocket_inside.{md,json}.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +24,8 @@ import sharpv
 from sharpv import Contribution, pocket
 from sharpv.asking import answer
 from sharpv.methods import VTW, FastV
-from sharpv.pocket.evaluate import evaluation_set, prompt_inputs
+from sharpv.pocket.evaluate import EvaluationSet, evaluation_set, prompt_inputs
+from sharpv.pocket.questions import Question
 
 RESAMPLES = 2000
 GROUPS = ("1 token", "2 to 9 tokens", "10 tokens and more")
@@ -56,62 +59,101 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
-    console = Console()
     network, processor = pocket.load(directory=model)
     evaluation = evaluation_set(videos, 8)
-    right = {name: np.zeros((videos, len(GROUPS))) for name in ROWS}
-    kept: dict[str, list[tuple[float, float]]] = {name: [] for name in ROWS}
-    asked = np.zeros((videos, len(GROUPS)))
-    for index in track(range(videos), "asking", console=console, disable=not console.is_terminal):
+    few = videos * SHARE_OF_SHORT
+
+    def questions_of(index: int) -> list[Question]:
+        return [q for q in evaluation.questions[index] if index < few or group_of(processor, q) > 0]
+
+    outcome = ask_all(network, processor, evaluation, questions_of, ROWS)
+    publish(
+        "pocket_inside",
+        *page(
+            outcome,
+            "# Pocket: inside the language model",
+            "An answer of one token is read at prefill, which FastV and VTW change and the second stage does not. "
+            "Written by `python benchmarks/pocket_inside.py`.",
+        ),
+    )
+
+
+@dataclass
+class Outcome:
+    """What every row of settings made of the same questions, by video and group."""
+
+    asked: np.ndarray
+    """(videos, groups) questions."""
+    right: dict[str, np.ndarray]
+    """(videos, groups) right answers of each row."""
+    kept: dict[str, list[tuple[float, float]]]
+    """Of each row and question: visual tokens x layers, and KV bytes, as shares of dense."""
+
+
+def ask_all(
+    network: Any,
+    processor: Any,
+    evaluation: EvaluationSet,
+    questions_of: Callable[[int], list[Question]],
+    rows: Mapping[str, Mapping[str, Any]],
+) -> Outcome:
+    """Ask every question once for each row of options for ``sharpv.apply``."""
+    shape = (len(evaluation), len(GROUPS))
+    outcome = Outcome(np.zeros(shape), {name: np.zeros(shape) for name in rows}, {name: [] for name in rows})
+    console = Console()
+    for index in track(range(shape[0]), "asking", console=console, disable=not console.is_terminal):
         clip = evaluation.video(index)
-        for question in evaluation.questions[index]:
-            length = len(processor.tokenizer(question.answer)["input_ids"])
-            group = 0 if length == 1 else 1 if length < 10 else 2
-            if group == 0 and index >= videos * SHARE_OF_SHORT:
-                continue
+        for question in questions_of(index):
+            group = group_of(processor, question)
             inputs = prompt_inputs(processor, clip, question.prompt)
-            asked[index, group] += 1
-            for name, options in ROWS.items():
+            outcome.asked[index, group] += 1
+            for name, options in rows.items():
                 with sharpv.apply(network, **options) as pruning:
                     said = answer(network, processor, inputs)
                 assert pruning.report is not None and pruning.report.kv_retention is not None
-                right[name][index, group] += said.text == question.answer
-                kept[name].append((pruning.report.layer_retention, pruning.report.kv_retention))
-    publish("pocket_inside", *page(right, kept, asked))
+                outcome.right[name][index, group] += said.text == question.answer
+                outcome.kept[name].append((pruning.report.layer_retention, pruning.report.kv_retention))
+    return outcome
 
 
-def page(right: dict[str, np.ndarray], kept: dict, asked: np.ndarray) -> tuple[list[str], list[dict]]:
-    """The Markdown page and its figures; intervals by bootstrap over videos, paired with dense."""
-    videos = len(asked)
+def group_of(processor: Any, question: Question) -> int:
+    """Index in GROUPS."""
+    length = len(processor.tokenizer(question.answer)["input_ids"])
+    return 0 if length == 1 else 1 if length < 10 else 2
+
+
+def page(outcome: Outcome, title: str, closing: str) -> tuple[list[str], list[dict]]:
+    """The Markdown page and its figures; intervals by bootstrap over videos, paired with the first row."""
+    videos = len(outcome.asked)
+    groups = {group: name for group, name in enumerate(GROUPS) if outcome.asked[:, group].any()}
     draws = np.random.default_rng(0).multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
     draws = np.vstack([np.ones(videos), draws])
-    counts = ", ".join(f"{int(total)} answers of {group}" for total, group in zip(asked.sum(0), GROUPS, strict=True))
+    counts = ", ".join(f"{int(outcome.asked[:, group].sum())} answers of {name}" for group, name in groups.items())
     lines = [
-        "# Pocket: inside the language model",
+        title,
         "",
         f"{videos} videos of 8 frames; every question through processor, `sharpv.apply` and `generate`, decoded "
         f"answers matched exactly: {counts}. In brackets the difference to dense in points and its paired 95 % "
-        "interval. An answer of one token is read at prefill, which FastV and VTW change and the second stage does "
-        "not. Written by `python benchmarks/pocket_inside.py`.",
+        f"interval. {closing}",
         "",
-        "| | visual tokens x layers kept | KV bytes kept, text included | " + " | ".join(GROUPS) + " |",
-        "| --- |" + " --- |" * (2 + len(GROUPS)),
+        "| | visual tokens x layers kept | KV bytes kept, text included | " + " | ".join(groups.values()) + " |",
+        "| --- |" + " --- |" * (2 + len(groups)),
     ]
-    facts = []
-    dense = (draws @ right["dense"]) / (draws @ asked)
-    for name, hits in right.items():
-        accuracy = (draws @ hits) / (draws @ asked)
+    facts, dense = [], None
+    for name, hits in outcome.right.items():
+        accuracy = (draws @ hits) / np.maximum(draws @ outcome.asked, 1)
+        dense = accuracy if dense is None else dense
         difference = 100 * (accuracy - dense)
-        low, high = np.nanpercentile(difference[1:], [2.5, 97.5], axis=0)
-        layers, stored = np.mean(kept[name], axis=0)
+        low, high = np.percentile(difference[1:], [2.5, 97.5], axis=0)
+        layers, stored = np.mean(outcome.kept[name], axis=0)
         cells = [
-            f"{accuracy[0, g]:.3f}" + f" ({difference[0, g]:+.1f} [{low[g]:+.1f}, {high[g]:+.1f}])" * (name != "dense")
-            for g in range(len(GROUPS))
+            f"{accuracy[0, g]:.3f}" + f" ({difference[0, g]:+.1f} [{low[g]:+.1f}, {high[g]:+.1f}])" * bool(facts)
+            for g in groups
         ]
         lines.append(f"| {name} | {100 * layers:.1f} % | {100 * stored:.1f} % | " + " | ".join(cells) + " |")
         facts.append(
             {"row": name, "layer_retention": float(layers), "kv_retention": float(stored),
-             "accuracy": dict(zip(GROUPS, accuracy[0].tolist(), strict=True))}
+             "accuracy": {label: float(accuracy[0, group]) for group, label in groups.items()}}
         )  # fmt: skip
     return lines, facts
 

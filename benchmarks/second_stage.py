@@ -369,17 +369,24 @@ def _several(question: Question, phrasing: Phrasing) -> bool:
     return question.form != "choice" and len(tokens.answer) > 2
 
 
-@torch.no_grad()
-def study(name: str, videos: int, retention: float, folder: Path, console: Console) -> dict[str, Any]:
-    """Run every rule on every video; what was found per video is kept in ``folder``."""
-    model, processor, phrasing, questions_of = load(name)
+def calibrated_on_others(
+    model: Any, processor: Any, questions_of: Callable[[EvaluationSet, int], list[Question]], retention: float
+) -> Calibration:
+    """What sharpv.calibrate says, from videos that are not evaluated."""
     others = evaluation_set(CALIBRATION_VIDEOS, seed=MONITOR_SEED, texture_seed=MONITOR_TEXTURES)
     prompts = [
         prompt_inputs(processor, others.video(index), question.prompt)
         for index in range(len(others))
         for question in sorted(questions_of(others, index), key=lambda q: q.form != "caption")[:CALIBRATION_QUESTIONS]
     ]
-    calibrated = calibrate(model, prompts, retention=retention, max_new_tokens=96)
+    return calibrate(model, prompts, retention=retention, max_new_tokens=96)
+
+
+@torch.no_grad()
+def study(name: str, videos: int, retention: float, folder: Path, console: Console) -> dict[str, Any]:
+    """Run every rule on every video; what was found per video is kept in ``folder``."""
+    model, processor, phrasing, questions_of = load(name)
+    calibrated = calibrated_on_others(model, processor, questions_of, retention)
     bench = Bench(model, phrasing)
     evaluation = evaluation_set(videos)
     curves = rules(len(bench.layers), calibrated)
