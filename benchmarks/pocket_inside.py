@@ -82,6 +82,8 @@ def main(
 class Outcome:
     """What every row of settings made of the same questions, by video and group."""
 
+    what: str
+    """The videos, in words."""
     asked: np.ndarray
     """(videos, groups) questions."""
     right: dict[str, np.ndarray]
@@ -99,9 +101,10 @@ def ask_all(
 ) -> Outcome:
     """Ask every question once for each row of options for ``sharpv.apply``."""
     shape = (len(evaluation), len(GROUPS))
-    outcome = Outcome(np.zeros(shape), {name: np.zeros(shape) for name in rows}, {name: [] for name in rows})
+    what = f"{len(evaluation)} videos of {evaluation.frames} frames"
+    outcome = Outcome(what, np.zeros(shape), {name: np.zeros(shape) for name in rows}, {name: [] for name in rows})
     console = Console()
-    for index in track(range(shape[0]), "asking", console=console, disable=not console.is_terminal):
+    for index in track(range(len(evaluation)), "asking", console=console, disable=not console.is_terminal):
         clip = evaluation.video(index)
         for question in questions_of(index):
             group = group_of(processor, question)
@@ -132,7 +135,7 @@ def page(outcome: Outcome, title: str, closing: str) -> tuple[list[str], list[di
     lines = [
         title,
         "",
-        f"{videos} videos of 8 frames; every question through processor, `sharpv.apply` and `generate`, decoded "
+        f"{outcome.what}; every question through processor, `sharpv.apply` and `generate`, decoded "
         f"answers matched exactly: {counts}. In brackets the difference to dense in points and its paired 95 % "
         f"interval. {closing}",
         "",

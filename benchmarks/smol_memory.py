@@ -1,6 +1,6 @@
 """What the second stage frees on smol, in stored bytes, and what it costs: through ``sharpv.apply`` and ``generate``.
 
-    python benchmarks/smol_memory.py [--videos 20] [--retention 0.12]
+    python benchmarks/smol_memory.py [--videos 20] [--frames 8] [--retention 0.12]
 
 Questions whose answers have several tokens; the paper's rule from M = 0 on, contributions, and the layers that
 ``sharpv.calibrate`` keeps, found on other videos. Writes docs/results/smol_memory.{md,json}.
@@ -25,13 +25,14 @@ CONTRIBUTIONS = (0.6, 0.2)
 
 def main(
     videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 20,
+    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
     retention: Annotated[float, typer.Option(help="Kept share of the first stage.")] = 0.12,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     torch.set_num_threads(threads)
     model, processor, _, questions_of = load("smol")
     layers = calibrated_on_others(model, processor, questions_of, retention).memory
-    evaluation = evaluation_set(videos)
+    evaluation = evaluation_set(videos, frames)
     forgetting: dict[str, Any] = {
         "nothing forgotten": None,
         **{f"paper's rule, M = {m}": m for m in PAPER},
@@ -44,12 +45,13 @@ def main(
         **{f"{share}; {name}": {"retention": retention, "memory": memory} for name, memory in forgetting.items()},
     }
     outcome = ask_all(model, processor, evaluation, lambda index: questions_of(evaluation, index), rows)
+    asked = f"--videos {videos} --frames {frames} --retention {retention}"
     publish(
         "smol_memory",
         *page(
             outcome,
             "# Smol: what the second stage frees",
-            f"Written by `python benchmarks/smol_memory.py --videos {videos} --retention {retention}`.",
+            f"Written by `python benchmarks/smol_memory.py {asked}`.",
         ),
     )
 
