@@ -19,20 +19,24 @@ from timing import Ratio, interleaved, machine, publish
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
 import sharpv
-from sharpv import Contribution
+from sharpv import Contribution, Layers
 
 SIZES = {  # Qwen2-0.5B and Qwen2-7B, the language models of LLaVA-OneVision
     "0.5b": dict(hidden_size=896, intermediate_size=4864, num_attention_heads=14, num_key_value_heads=2),
     "7b": dict(hidden_size=3584, intermediate_size=18944, num_attention_heads=28, num_key_value_heads=4),
 }
 VIDEO, VOCABULARY, QUESTION = 100, 1000, 24
-CRITERIA: dict[str, Any] = {
-    "no second stage": None,
-    "paper's cosine": -1.0,
-    "contribution, 1 row": Contribution(threshold=1e-9),
-    "contribution, 4 rows": Contribution(threshold=1e-9, rows=4),
-}
-"""Thresholds so low that nothing is forgotten: what is timed is deciding."""
+
+
+def criteria(layers: int) -> dict[str, Any]:
+    """Set so that nothing is forgotten: what is timed is deciding."""
+    return {
+        "no second stage": None,
+        "paper's cosine": -1.0,
+        "contribution, 1 row": Contribution(threshold=1e-9, rows=1),
+        "contribution, 4 rows": Contribution(threshold=1e-9, rows=4),
+        "named layers": Layers(tuple(range(layers))),
+    }
 
 
 def build(size: str, layers: int) -> LlavaOnevisionForConditionalGeneration:
@@ -72,7 +76,7 @@ def main(
 
         return run
 
-    seconds = interleaved({name: prefill(criterion) for name, criterion in CRITERIA.items()}, rounds, device)
+    seconds = interleaved({name: prefill(criterion) for name, criterion in criteria(layers).items()}, rounds, device)
     where = machine(device, threads)
     lines = [
         "# What deciding costs at prefill",
