@@ -19,7 +19,7 @@ from sharpv.smol import language
 from sharpv.smol.joining import CHECKSUM, DELTAS, MODEL_FILE, checkpoint
 from sharpv.smol.language import load_tokenizer, phrasing
 from sharpv.smol.model import add_lora, build, deltas
-from sharpv.smol.sentences import in_a_sentence
+from sharpv.smol.sentences import in_a_sentence, told
 from sharpv.video import read
 
 
@@ -172,6 +172,14 @@ def test_sentences(prompt, answer, sentence):
     spoken = in_a_sentence(Question("any", prompt, answer))
     assert spoken is not None and spoken.answer == sentence
     assert spoken.prompt == f"{prompt} Answer in a sentence." and spoken.form == "sentence"
+
+
+def test_a_question_can_come_with_its_answer():
+    question = Question("direction", "Which direction does the red ring move?", "left", ("left", "right"))
+    known = told(question)
+    assert known is not None and (known.answer, known.options) == (question.answer, question.options)
+    assert known.prompt == "The red ring moves left. Which direction does the red ring move?"
+    assert told(Question("motion_caption", "Describe the motion.", "the red ring moves left")) is None
 
 
 def test_smol_is_a_model_by_name_and_says_what_it_lacks(monkeypatch):

@@ -55,6 +55,16 @@ def in_a_sentence(question: Question) -> Question | None:
     return None
 
 
+def told(question: Question) -> Question | None:
+    """The same question after its answer in a sentence, which makes it one of reading; None as above.
+
+    >>> told(Question("direction", "Which direction does the red ring move?", "left")).prompt
+    'The red ring moves left. Which direction does the red ring move?'
+    """
+    said = in_a_sentence(question)
+    return said and replace(question, prompt=f"{said.answer} {question.prompt}")
+
+
 def spoken(evaluation: EvaluationSet) -> EvaluationSet:
     """The same videos and questions, every second short question asked for a sentence."""
     questions = [

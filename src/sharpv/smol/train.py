@@ -25,7 +25,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from .. import pocket
 from ..pocket.evaluate import evaluation_set, extract_features, score, summarise
-from ..pocket.questions import Question, ask
+from ..pocket.questions import Question, ask, multiple_choice
 from ..pocket.running import MONITOR_SEED, MONITOR_TEXTURES, TrainingRun
 from ..pocket.stages import Settings as PocketSettings
 from ..pocket.text_stage import FIRST_DIET, Diet, TextStage, TrainingVideo, VideoBuffer
@@ -35,7 +35,7 @@ from .listings import listings
 from .model import add_lora, build, deltas, load_deltas, quicken, without_lora
 from .prompts import EVALUATION
 from .replies import Replies
-from .sentences import in_a_sentence
+from .sentences import in_a_sentence, told
 from .start import projected, start_projector, tower_states
 
 
@@ -53,7 +53,7 @@ class Settings(PocketSettings):
     slots: tuple[tuple[int, int], ...] = ((8, 44), (4, 24), (12, 6), (16, 6), (32, 4))
     object_phase: float = 0.3
     random_phase: float = 0.6
-    text_budget: int = 280
+    text_budget: int = 340
     max_kept: int = 220
     max_full: int = 400
     decay_from: float = 0.45
@@ -66,7 +66,7 @@ class Settings(PocketSettings):
     """Every so many steps what the model says without a video is held to what it said before ..."""
     reply_batch: int = 6
     """... on so many conversations ..."""
-    reply_weight: float = 5.0
+    reply_weight: float = 8.0
     """... with this weight in the loss."""
     fast: bool = False
     """The language model in bfloat16, its layers compiled: for GPUs, and processors that multiply in bfloat16."""
@@ -80,40 +80,47 @@ class ListingBuffer(VideoBuffer):
 
 
 class SentenceBuffer(VideoBuffer):
-    """Listings and pocket's questions, half of whose short ones are asked for a sentence."""
+    """Listings and pocket's questions, half of whose short ones are asked for a sentence.
+
+    Some multiple choices come with their answer: that a letter stands for what follows it is learned by reading first.
+    """
 
     def questions(self, episode: Episode, rng: np.random.Generator, frames: int) -> list[Question]:
         asked = ask(episode, rng, frames, 3)
+        closed = [known for question in asked if question.options and (known := told(question))]
+        given = [multiple_choice(closed[i], rng) for i in rng.permutation(len(closed))[:2]]
         asked = [(in_a_sentence(question) if rng.random() < 0.5 else None) or question for question in asked]
-        return [*listings(episode, rng, frames), *asked]
+        return [*listings(episode, rng, frames), *asked, *given]
 
 
 SPEAKING_DIET = Diet(
     use={
-        "listing": 0.2,
-        "sentence": 0.6,
-        "scene": 0.3,
-        "transition": 0.4,
+        "listing": 0.1,
+        "sentence": 0.4,
+        "scene": 0.2,
+        "transition": 0.3,
         "small_dot": 0.3,
-        "existence": 0.6,
-        "attribute": 0.5,
+        "existence": 0.5,
+        "attribute": 0.3,
         "caption": 0.6,
+        "choice": 0.8,
     },
     weight={
         "listing": 0.4,
-        "choice": 2.0,
+        "sentence": 1.5,
+        "choice": 3.0,
         "camera": 12.0,
-        "direction": 6.0,
-        "speed": 6.0,
-        "order": 6.0,
-        "appearance_count": 6.0,
-        "moving_count": 6.0,
-        "moving_attribute": 6.0,
+        "direction": 4.0,
+        "speed": 8.0,
+        "order": 4.0,
+        "appearance_count": 8.0,
+        "moving_count": 8.0,
+        "moving_attribute": 4.0,
         "location": 4.0,
         "existence": 3.0,
         "motion_caption": 2.0,
         "attribute": 2.0,
-        "caption": 1.5,
+        "caption": 2.0,
     },
 )
 """Once objects have their names: few listings. With all of them the short answers about motion were one part in twenty
