@@ -73,7 +73,8 @@ def test_a_killed_run_continues_bit_for_bit_and_exports_what_ships(tmp_path):
     join(model, own)
     for name, parameter in run.model.model.vision_tower.named_parameters():
         assert torch.equal(parameter.half(), own[f"vision_tower.{name}"])
-    assert "reply_loss_before" in (tmp_path / "whole" / "log.jsonl").read_text()
+    logged = (tmp_path / "whole" / "log.jsonl").read_text()
+    assert "reply_loss_before" in logged and f'"text_steps": {SETTINGS.text_steps}' in logged
 
 
 def test_the_projector_learns_more_slowly(tmp_path):

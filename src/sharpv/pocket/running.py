@@ -7,6 +7,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,8 @@ class TrainingRun(ABC):
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.settings, self.step = out, settings, 0
         self.log = Log(out / "log.jsonl")
+        if not self.state_path.exists():
+            self.log.write(settings=asdict(settings))
 
     @property
     def state_path(self) -> Path:
