@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from pocket_inside import GROUPS, group_of
 from rich.console import Console
 from rich.progress import track
 from timing import publish
@@ -27,7 +28,6 @@ from sharpv.criteria import LayerView
 from sharpv.pocket.evaluate import evaluation_set, prompt_inputs
 
 STAGE1 = {"all tokens": {"retention": 1.0}, "SharpV adaptive": {}}
-ONE = "1 token"
 SHARE_OF_SHORT = 0.2
 """Answers of one token are read at prefill and cannot change: they are asked about so many of the videos only."""
 Memory = float | Cosine | None
@@ -63,8 +63,8 @@ def main(
         clip = evaluation.video(index)
         for question in evaluation.questions[index]:
             inputs = prompt_inputs(processor, clip, question.prompt)
-            group = _group(len(processor.tokenizer(question.answer)["input_ids"]))
-            if group == ONE and index >= videos * SHARE_OF_SHORT:
+            group = GROUPS[group_of(processor, question)]
+            if group == GROUPS[0] and index >= videos * SHARE_OF_SHORT:
                 continue
             for name, memory in settings:
                 with sharpv.apply(network, memory=memory, **STAGE1[name]) as pruning:
@@ -73,10 +73,6 @@ def main(
                 right[name, memory][group].append(said.text == question.answer)
                 reports[name, memory].append(pruning.report)
     publish("pocket_memory", *page(right, reports, f"{videos} videos of {frames} frames"))
-
-
-def _group(tokens: int) -> str:
-    return ONE if tokens == 1 else "2 to 9 tokens" if tokens < 10 else "10 tokens and more"
 
 
 def page(right: dict, reports: dict, what: str) -> tuple[list[str], dict]:

@@ -40,7 +40,7 @@ def main(
         "pocket": small.by_family(of_pocket),
         "smol": whole.by_family(dense),
     }
-    part = prepare(model, pruned, 8, folder / "pruned")
+    part = whole if pruned == videos else prepare(model, pruned, 8, folder / "pruned")
     (of_part,) = part.run([DENSE])
     lines = [{**part.facts(of_part, of_part), "to_sharpv": None}]
     of_first = f"smol, first {pruned}"

@@ -123,8 +123,8 @@ SPEAKING_DIET = Diet(
         "caption": 2.0,
     },
 )
-"""Once objects have their names: few listings. With all of them the short answers about motion were one part in twenty
-of the loss, and motion was not learned."""
+"""Once objects have their names: few listings. With all of them the short answers about motion were one part in
+thirteen of the loss, and motion was not learned."""
 
 
 class SmolStage(TextStage):
