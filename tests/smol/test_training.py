@@ -23,6 +23,8 @@ SETTINGS = Settings(
     monitor_videos=1,
     reply_every=2,
     reply_batch=3,
+    apart_steps=2,
+    apart_replies=8,
 )
 
 
@@ -98,6 +100,26 @@ def test_a_run_goes_on_from_what_another_exported(tmp_path):
     save_file({"vision_tower.nothing": torch.zeros(1)}, exported)
     with pytest.raises(ValueError, match="these are not smol's weights"):
         Run(tmp_path / "third", SETTINGS, start=exported)
+
+
+def test_the_end_of_a_run_sets_its_deltas_apart_from_text(tmp_path):
+    run = Run(tmp_path, replace(SETTINGS, apart=1e3))  # the conversations it is measured on are among those it reads
+    with torch.no_grad():
+        for name, part in run.model.named_parameters():
+            if name.endswith(".b"):
+                part.normal_(std=0.1)
+    kept = deltas(run.model)
+
+    def drift() -> float:
+        return float(run.replies.drift(run.model, np.random.default_rng(0), 4).detach())
+
+    before = drift()
+    run.next_stage()
+    run.set_apart()
+    assert drift() < before / 2
+    for name, tensor in deltas(run.model).items():
+        assert torch.equal(tensor, kept[name]) != name.endswith(".a")
+    assert '{"apart": 1000.0' in (tmp_path / "log.jsonl").read_text()
 
 
 def test_other_settings_do_not_continue_a_run(tmp_path):

@@ -7,7 +7,7 @@ it into a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -109,11 +109,15 @@ def add_lora(model: LlavaOnevisionForConditionalGeneration) -> None:
 def quicken(model: LlavaOnevisionForConditionalGeneration) -> None:
     """The language model's frozen weights in bfloat16, the deltas still in float32, and its layers compiled."""
     language = model.model.language_model
-    for parameter in language.parameters():  # not the buffers: rounded frequencies would turn the positions
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
+    in_bfloat16(parameter for parameter in language.parameters() if not parameter.requires_grad)
     for layer in language.layers:
         layer.compile(dynamic=True)
+
+
+def in_bfloat16(parameters: Iterable[nn.Parameter]) -> None:
+    """Not the buffers of a model: rounded frequencies would turn its positions."""
+    for parameter in parameters:
+        parameter.data = parameter.data.to(torch.bfloat16)
 
 
 @contextmanager

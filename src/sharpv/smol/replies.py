@@ -16,11 +16,11 @@ from transformers import LlamaForCausalLM, LlavaOnevisionForConditionalGeneratio
 
 from ..pocket.packing import IGNORE
 from .language import OPENING, load_language
-from .model import without_lora
+from .model import in_bfloat16, without_lora
 from .prompts import EVALUATION
 
 REPLY_TOKENS = 40
-IMAGINED, PROMPT_TOKENS = 600, 24
+IMAGINED, PROMPT_TOKENS = 2400, 24
 FIRST_WORDS = (
     "What", "How", "Who", "Why", "Which", "When", "Where", "Is", "Can", "Name", "List", "Give", "Write", "Explain",
     "Describe", "Suggest", "Tell", "Translate",
@@ -31,16 +31,16 @@ TEMPERATURE = 0.8
 class Replies:
     """What SmolLM2 said before training, to the prompts that measure and to prompts of its own, which train."""
 
-    def __init__(self, path: Path, words: PreTrainedTokenizerFast, seed: int = 0) -> None:
+    def __init__(self, path: Path, words: PreTrainedTokenizerFast, seed: int = 0, fast: bool = False) -> None:
         self.words = words
         if not path.exists():
             language = load_language()
+            said = {"measured": answer_all(language, words, list(EVALUATION))}
+            if fast:
+                in_bfloat16(language.parameters())
             torch.manual_seed(seed)
             own = imagine(language, words, IMAGINED)
-            said = {
-                "measured": answer_all(language, words, list(EVALUATION)),
-                "imagined": answer_all(language, words, own, do_sample=True, temperature=TEMPERATURE, top_k=0),
-            }
+            said["imagined"] = answer_all(language, words, own, do_sample=True, temperature=TEMPERATURE, top_k=0)
             path.write_text(json.dumps(said))
         said = json.loads(path.read_text())
         self.measured: dict[str, list[int]] = said["measured"]
@@ -63,6 +63,13 @@ class Replies:
             before = functional.log_softmax(self._logits(model, said)[0], dim=-1)
         now = functional.log_softmax(self._logits(model, said)[0], dim=-1)
         return functional.kl_div(now, before, log_target=True, reduction="batchmean")
+
+    @torch.no_grad()
+    def read(self, model: LlavaOnevisionForConditionalGeneration, count: int) -> None:
+        """Run the model over ``count`` of the imagined conversations, one by one and so without padding."""
+        prompts = list(self.imagined)  # sorted by their first words
+        for prompt in prompts[:: max(1, len(prompts) // count)][:count]:
+            self._logits(model, {prompt: self.imagined[prompt]})
 
     def _logits(
         self, model: LlavaOnevisionForConditionalGeneration, said: dict[str, list[int]]

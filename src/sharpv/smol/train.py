@@ -4,7 +4,8 @@ Pocket's tower is frozen. The projector starts from a ridge regression on what i
 from pocket's videos in two stages. In the first the words are grounded: one to four frames, mostly the tokens of
 objects, and listings of what is seen beside pocket's questions. In the second come motion and all forms of question,
 listings, short answers, multiple choice, sentences and captions, with pocket's auxiliary loss on motion, and in its
-last phase random keep sets only. What SmolLM2 says to prompts without a video is held to what it said before.
+last phase random keep sets only. What SmolLM2 says to prompts without a video is held to what it said before, and in
+the end the deltas are set apart from such prompts (:mod:`.apart`).
 
 The budget is in steps, so the result depends on the seed and not on the machine; a run that was killed continues from
 ``DIR/state.pt``. ``DIR/deltas.safetensors`` is what the package ships.
@@ -30,6 +31,7 @@ from ..pocket.running import MONITOR_SEED, MONITOR_TEXTURES, TrainingRun
 from ..pocket.stages import Settings as PocketSettings
 from ..pocket.text_stage import FIRST_DIET, Diet, TextStage, TrainingVideo, VideoBuffer
 from ..pocket.world import Episode
+from .apart import second_moments, set_apart
 from .language import load_tokenizer, phrasing
 from .listings import listings
 from .model import add_lora, build, deltas, load_deltas, quicken, without_lora
@@ -68,6 +70,12 @@ class Settings(PocketSettings):
     """... on so many conversations ..."""
     reply_weight: float = 8.0
     """... with this weight in the loss."""
+    apart: float = 0.5
+    """At the end the deltas are set apart from text, whose weight this is beside that of videos ..."""
+    apart_steps: int = 60
+    """... as so many steps show them ..."""
+    apart_replies: int = 600
+    """... and so many conversations without one."""
     fast: bool = False
     """The language model in bfloat16, its layers compiled: for GPUs, and processors that multiply in bfloat16."""
 
@@ -204,7 +212,7 @@ class Run(TrainingRun):
         if settings.fast:
             quicken(self.model)
         self.current: SmolStage = GroundingStage(self.model, settings)
-        self.replies = Replies(out / "replies.json", self.words, settings.seed)
+        self.replies = Replies(out / "replies.json", self.words, settings.seed, settings.fast)
         if begun:
             self.resume()
         else:
@@ -227,6 +235,26 @@ class Run(TrainingRun):
         self.current, self.step = SmolStage(self.model, self.settings), 0
         self.save()
         return True
+
+    def train(self, minutes: float = 0) -> bool:
+        ended = super().train(minutes)
+        if ended:
+            self.set_apart()
+            self.monitor()
+        return ended
+
+    @torch.no_grad()
+    def set_apart(self) -> None:
+        """Take from text what was learned for videos; see :mod:`.apart`. The state on disk stays as it was learned."""
+        self.model.eval()
+        with second_moments(self.model) as video:
+            for step in range(self.current.steps, self.current.steps + self.settings.apart_steps):
+                self.current.loss(step)
+        # text as it is without deltas, since it will be again once they leave it alone
+        with without_lora(self.model), second_moments(self.model) as text:
+            self.replies.read(self.model, self.settings.apart_replies)
+        set_apart(self.model, video, text, self.settings.apart)
+        self.log.write(apart=self.settings.apart)
 
     def besides(self) -> dict[str, float]:
         if self.step % self.settings.reply_every:
@@ -284,8 +312,7 @@ def main(
     if start is not None:
         settings = replace(settings, object_phase=0.0)
     run = Run(out, settings, device, start)
-    if run.train(minutes=minutes):
-        run.export()
+    run.train(minutes=minutes)
 
 
 if __name__ == "__main__":
