@@ -38,7 +38,7 @@ def main(logs: Annotated[list[Path], typer.Argument(help="log.jsonl of each run.
         "On two CPU cores; the logs lie beside this page, and each run but the first started from the deltas of the "
         "one before. Loss is that of the answers' tokens in training as the run weighed them, token accuracy the share "
         "of them that is the likeliest; drift is what the replies to prompts without a video moved in training, KL in "
-        f"nats. Means of {EVERY} steps. Written by `python benchmarks/smol_training.py`.",
+        f"nats; means of {EVERY} steps. *Set apart*: as a run ends. Written by `python benchmarks/smol_training.py`.",
         "",
         "| run | stage | steps | frames | tokens kept | loss | token accuracy | motion accuracy | drift |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -49,14 +49,16 @@ def main(logs: Annotated[list[Path], typer.Argument(help="log.jsonl of each run.
         "",
         "Accuracy on videos that are in neither the training nor the evaluation set, all tokens kept:",
         "",
-        f"| run | step | mean | {' | '.join(families)} |",
-        f"| --- | --- | --- |{' --- |' * len(families)}",
+        f"| run | step | replies' loss | mean | {' | '.join(families)} |",
+        f"| --- | --- | --- | --- |{' --- |' * len(families)}",
     ]
     for run, record in monitors:
-        records = runs[run - 1]
-        stage = next(r["stage"] for r in reversed(records[: records.index(record)]) if "stage" in r)
+        earlier = runs[run - 1][: runs[run - 1].index(record)]
+        stage = "set apart" if "apart" in earlier[-1] else next(r["stage"] for r in reversed(earlier) if "stage" in r)
         cells = " | ".join(f"{record[name]:.2f}" for name in families)
-        lines.append(f"| {run} | {stage} {record['monitor']} | {record['mean']:.3f} | {cells} |")
+        lines.append(
+            f"| {run} | {stage} {record['monitor']} | {record['reply_loss']:.3f} | {record['mean']:.3f} | {cells} |"
+        )
     (RESULTS / "smol_training.md").write_text("\n".join(lines) + "\n")
     for run, text in enumerate(texts, 1):
         (RESULTS / f"smol_training_{run}.jsonl").write_text(text)

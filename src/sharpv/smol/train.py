@@ -128,7 +128,7 @@ SPEAKING_DIET = Diet(
         "existence": 3.0,
         "motion_caption": 2.0,
         "attribute": 2.0,
-        "caption": 2.0,
+        "caption": 4.0,
     },
 )
 """Once objects have their names: few listings. With all of them the short answers about motion were one part in
