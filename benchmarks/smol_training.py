@@ -17,6 +17,7 @@ import typer
 from timing import RESULTS
 
 from sharpv.smol.prompts import EVALUATION
+from sharpv.smol.train import SmolStage
 
 NO_FAMILY = {"monitor", "mean", "reply_loss", "seconds", "cpu_seconds"}
 EVERY = 100
@@ -54,7 +55,8 @@ def main(logs: Annotated[list[Path], typer.Argument(help="log.jsonl of each run.
     ]
     for run, record in monitors:
         earlier = runs[run - 1][: runs[run - 1].index(record)]
-        stage = "set apart" if "apart" in earlier[-1] else next(r["stage"] for r in reversed(earlier) if "stage" in r)
+        logged = [record["stage"] for record in earlier if "stage" in record]  # none yet in a run of a step or two
+        stage = "set apart" if "apart" in earlier[-1] else (logged or [SmolStage.name])[-1]
         cells = " | ".join(f"{record[name]:.2f}" for name in families)
         lines.append(
             f"| {run} | {stage} {record['monitor']} | {record['reply_loss']:.3f} | {record['mean']:.3f} | {cells} |"
