@@ -370,7 +370,11 @@ def _several(question: Question, phrasing: Phrasing) -> bool:
 
 
 def calibrated_on_others(
-    model: Any, processor: Any, questions_of: Callable[[EvaluationSet, int], list[Question]], retention: float
+    model: Any,
+    processor: Any,
+    questions_of: Callable[[EvaluationSet, int], list[Question]],
+    retention: float,
+    **options: float,
 ) -> Calibration:
     """What sharpv.calibrate says, from videos that are not evaluated."""
     others = evaluation_set(CALIBRATION_VIDEOS, seed=MONITOR_SEED, texture_seed=MONITOR_TEXTURES)
@@ -379,7 +383,7 @@ def calibrated_on_others(
         for index in range(len(others))
         for question in sorted(questions_of(others, index), key=lambda q: q.form != "caption")[:CALIBRATION_QUESTIONS]
     ]
-    return calibrate(model, prompts, retention=retention, max_new_tokens=96)
+    return calibrate(model, prompts, retention=retention, max_new_tokens=96, **options)
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ from sharpv.pocket.evaluate import evaluation_set
 
 PAPER = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 CONTRIBUTIONS = (0.6, 0.2)
+TOLERANCES = (0.01, 0.03)
+"""Of calibrate: its default, and one that is less careful."""
 
 
 def main(
@@ -31,13 +33,16 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     model, processor, _, questions_of = load("smol")
-    layers = calibrated_on_others(model, processor, questions_of, retention).memory
+    found = {t: calibrated_on_others(model, processor, questions_of, retention, tolerance=t).memory for t in TOLERANCES}
     evaluation = evaluation_set(videos, frames)
     forgetting: dict[str, Any] = {
         "nothing forgotten": None,
         **{f"paper's rule, M = {m}": m for m in PAPER},
         **{f"contribution, keeps {share:.0%} of the layers": Contribution(kv_budget=share) for share in CONTRIBUTIONS},
-        f"calibrated: keeps layers {', '.join(map(str, layers.keep))}": layers,
+        **{
+            f"calibrated, tolerance {t:g}: keeps layers {', '.join(map(str, layers.keep))}": layers
+            for t, layers in found.items()
+        },
     }
     share = f"kept {100 * retention:g} %"
     rows = {
