@@ -41,7 +41,9 @@ class Replies:
             torch.manual_seed(seed)
             own = imagine(language, words, IMAGINED)
             said["imagined"] = answer_all(language, words, own, do_sample=True, temperature=TEMPERATURE, top_k=0)
-            path.write_text(json.dumps(said))
+            fresh = path.with_suffix(".tmp")
+            fresh.write_text(json.dumps(said))
+            fresh.replace(path)
         said = json.loads(path.read_text())
         self.measured: dict[str, list[int]] = said["measured"]
         self.imagined: dict[str, list[int]] = said["imagined"]
