@@ -5,7 +5,7 @@ They edit the output in place: ``pooler_output``, and each layer of ``deepstack_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,20 +38,29 @@ def join_samples(output: Any, samples: list[int]) -> None:
     _each(output, join)
 
 
-def join_pieces(pieces: list[Any], layouts: list[Layout], order: Tensor) -> Any:
-    """One video's output from those of its pieces: frame t is the ``order[t]``-th of all the pieces' frames."""
+def join_pieces(pieces: Iterable[tuple[Any, Layout]], order: Sequence[int]) -> Any:
+    """One video's output from those of its pieces: frame t is the ``order[t]``-th of all the pieces' frames.
 
-    def join(videos: list[Tensor]) -> list[Tensor]:
-        frames = torch.cat([layout.frames_of(rows) for layout, rows in zip(layouts, videos, strict=True)])
-        last = videos[-1]
-        return [torch.cat([frames.index_select(0, order).flatten(0, 1), last[len(last) - layouts[-1].trailing :]])]
-
-    output = pieces[0]
-    layers = zip(*(getattr(piece, "deepstack_features", None) or [] for piece in pieces), strict=True)
-    output.pooler_output = [piece.pooler_output[0] for piece in pieces]
-    if getattr(output, "deepstack_features", None) is not None:
-        output.deepstack_features = [[rows[0] for rows in layer] for layer in layers]
-    _each(output, join)
+    The pieces are taken one at a time, so beside the whole no more than one or two of them are held.
+    """
+    output: Any = None
+    whole: list[Tensor] = []
+    before = 0
+    for piece, layout in pieces:
+        features = [piece.pooler_output[0], *(rows[0] for rows in getattr(piece, "deepstack_features", None) or [])]
+        each = layout.leading + layout.tokens_per_frame
+        if output is None:
+            output = piece
+            whole = [rows.new_empty(len(order) * each + layout.trailing, rows.shape[-1]) for rows in features]
+        places = [t for t, source in enumerate(order) if before <= source < before + layout.frames]
+        sources = [order[t] - before for t in places]
+        for joined, rows in zip(whole, features, strict=True):
+            joined[: len(order) * each].unflatten(0, (len(order), each))[places] = layout.frames_of(rows)[sources]
+            joined[len(order) * each :] = rows[len(rows) - layout.trailing :]
+        before += layout.frames
+    output.pooler_output = whole[:1]
+    if len(whole) > 1:
+        output.deepstack_features = [[rows] for rows in whole[1:]]
     return output
 
 

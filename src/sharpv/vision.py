@@ -7,7 +7,7 @@ features depend on its own pixels only, and neither pieces nor the company of ot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from .encoded import join_pieces, separate
-from .models import Family
+from .models import Family, Layout
 from .models.base import RAW_PIXELS
 
 PATCH = 14
@@ -128,20 +128,21 @@ def _encode_one(
     """One video: the frames that others do not repeat go through the tower, piece by piece."""
     own = sorted(set(source))
     step = encoding.frames_at_once or len(own)
-    pieces, layouts = [], []
-    for start in range(0, len(own), step):
-        chosen = own[start : start + step]
-        # a slice costs no copy
-        whole = chosen[-1] - chosen[0] + 1 == len(chosen)
-        picked = frames[chosen[0] : chosen[-1] + 1] if whole else frames[chosen]
-        piece = _as_inputs(family, inputs, index, picked.to(inputs["input_ids"].device))
-        output = family.encode(model, family.modality, piece)
-        layout = family.layouts(model, piece, sum(rows.shape[:-1].numel() for rows in output.pooler_output))
-        separate(output, layout)
-        pieces.append(output)
-        layouts += layout
-    order = [own.index(frame) for frame in source]
-    return join_pieces(pieces, layouts, torch.tensor(order, device=pieces[0].pooler_output[0].device))
+
+    def pieces() -> Iterator[tuple[Any, Layout]]:
+        for start in range(0, len(own), step):
+            chosen = own[start : start + step]
+            # a slice costs no copy
+            whole = chosen[-1] - chosen[0] + 1 == len(chosen)
+            picked = frames[chosen[0] : chosen[-1] + 1] if whole else frames[chosen]
+            piece = _as_inputs(family, inputs, index, picked.to(inputs["input_ids"].device))
+            output = family.encode(model, family.modality, piece)
+            layouts = family.layouts(model, piece, sum(rows.shape[:-1].numel() for rows in output.pooler_output))
+            separate(output, layouts)
+            yield output, layouts[0]
+
+    number = {frame: place for place, frame in enumerate(own)}
+    return join_pieces(pieces(), [number[frame] for frame in source])
 
 
 def _as_inputs(family: Family, inputs: Mapping[str, Any], index: int, frames: Tensor) -> dict[str, Any]:
