@@ -301,7 +301,10 @@ def main(
     threads: int = 2,
     grounding_steps: int = Settings.grounding_steps,
     text_steps: int = Settings.text_steps,
-    start: Annotated[Path | None, typer.Option(help="Go on from such deltas, past the phase of objects.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Go on from such deltas, past the phase of objects.", exists=True, dir_okay=False),
+    ] = None,
     fast: Annotated[bool, typer.Option(help="bfloat16 and compiled: needs hardware for the one, a compiler.")] = False,
 ) -> None:
     """Train (or continue) the run in OUT."""
