@@ -5,6 +5,7 @@ They edit the output in place: ``pooler_output``, and each layer of ``deepstack_
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -41,7 +42,8 @@ def join_samples(output: Any, samples: list[int]) -> None:
 def join_pieces(pieces: Iterable[tuple[Any, Layout]], order: Sequence[int]) -> Any:
     """One video's output from those of its pieces: frame t is the ``order[t]``-th of all the pieces' frames.
 
-    The pieces are taken one at a time, so beside the whole no more than one or two of them are held.
+    ``order`` never goes down, so each piece fills one stretch of the whole. The pieces are taken one at a time, so
+    beside the whole no more than one or two of them are held.
     """
     output: Any = None
     whole: list[Tensor] = []
@@ -52,10 +54,10 @@ def join_pieces(pieces: Iterable[tuple[Any, Layout]], order: Sequence[int]) -> A
         if output is None:
             output = piece
             whole = [rows.new_empty(len(order) * each + layout.trailing, rows.shape[-1]) for rows in features]
-        places = [t for t, source in enumerate(order) if before <= source < before + layout.frames]
-        sources = [order[t] - before for t in places]
+        start, end = (bisect_left(order, encoded) for encoded in (before, before + layout.frames))
+        picks = torch.tensor(order[start:end], device=whole[0].device) - before
         for joined, rows in zip(whole, features, strict=True):
-            joined[: len(order) * each].unflatten(0, (len(order), each))[places] = layout.frames_of(rows)[sources]
+            joined[start * each : end * each] = layout.frames_of(rows).index_select(0, picks).flatten(0, 1)
             joined[len(order) * each :] = rows[len(rows) - layout.trailing :]
         before += layout.frames
     output.pooler_output = whole[:1]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .model import LoRA
+from .model import loras
 
 RIDGE = 1e-4
 """Of the mean eigenvalue, added to each: some directions are in neither."""
@@ -44,7 +44,7 @@ def second_moments(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return see
 
-    hooks = [part.register_forward_pre_hook(watch(name)) for name, part in deltas_of(model).items()]
+    hooks = [part.register_forward_pre_hook(watch(name)) for name, part in loras(model).items()]
     try:
         with torch.compiler.set_stance("force_eager"):
             yield moments
@@ -58,12 +58,7 @@ def second_moments(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 @torch.no_grad()
 def set_apart(model: nn.Module, video: dict[str, Tensor], text: dict[str, Tensor], weight: float) -> None:
     """Replace every A by A V (V + weight T)^-1, given the second moments with a video and without one."""
-    for name, delta in deltas_of(model).items():
+    for name, delta in loras(model).items():
         seen, both = video[name], video[name] + weight * text[name]
         ridge = RIDGE * both.diagonal().mean() * torch.eye(len(both), device=both.device)
         delta.a.copy_(torch.linalg.solve(both + ridge, seen @ delta.a.T).T)
-
-
-def deltas_of(model: nn.Module) -> dict[str, LoRA]:
-    """The maps with deltas, by name."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoRA)}

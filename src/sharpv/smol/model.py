@@ -123,7 +123,7 @@ def in_bfloat16(parameters: Iterable[nn.Parameter]) -> None:
 @contextmanager
 def without_lora(model: nn.Module) -> Iterator[None]:
     """The language model as it was published, for a while."""
-    added = [module for module in model.modules() if isinstance(module, LoRA)]
+    added = loras(model).values()
     for module in added:
         module.active = False
     try:
@@ -131,6 +131,11 @@ def without_lora(model: nn.Module) -> Iterator[None]:
     finally:
         for module in added:
             module.active = True
+
+
+def loras(model: nn.Module) -> dict[str, LoRA]:
+    """The maps with deltas, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRA)}
 
 
 def _linears(language: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
