@@ -28,7 +28,7 @@ def cache_of(out: Any) -> Any:
 
 def pruned_prompt(cache: Any) -> PrunedPrompt:
     """What sharpv noted on a cache."""
-    return cache._sharpv_prompt
+    return cache._sharpv_request.prompt
 
 
 def patch_columns(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:

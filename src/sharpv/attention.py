@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
@@ -32,14 +33,18 @@ def last_row(attention: nn.Module, given: dict[str, Any], keys: Tensor, values: 
 
     Fused kernels keep no weights, so this one row is computed by transformers' eager function.
     """
-    config = cast(Any, attention).config
-    usual = config._attn_implementation
-    config._attn_implementation = "eager"
-    try:
-        weights: Tensor = _again(attention, given, keys, values, visible, 1)[1]
-    finally:
-        config._attn_implementation = usual
+    weights: Tensor = _again(_eager(attention), given, keys, values, visible, 1)[1]
     return weights[:, :, 0].float().mean(dim=1)
+
+
+def _eager(attention: nn.Module) -> nn.Module:
+    """The same layer with eager attention, its weights shared: other threads read the model's own config."""
+    twin = copy.copy(attention)
+    config = copy.copy(cast(Any, attention).config)
+    config._attn_implementation = "eager"
+    vars(twin)["config"] = config
+    vars(twin).pop("forward", None)  # accelerate's is bound to the original
+    return twin
 
 
 def _again(

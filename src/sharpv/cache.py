@@ -158,6 +158,14 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
     return DynamicCache(config=config.get_text_config(decoder=True))
 
 
+def rows_of(cache: Cache) -> int | None:
+    """How many sequences a cache holds; None before anything is stored, or where its layers do not tell."""
+    for layer in cache.layers:
+        if isinstance(getattr(layer, "keys", None), Tensor) and layer.keys.ndim == 4:
+            return len(layer.keys)
+    return None
+
+
 def kv_bytes(cache: Cache) -> int:
     """Bytes that a dynamic cache's keys and values occupy, measured on their storages."""
     return sum(

@@ -48,7 +48,7 @@ class Calibration:
 
 def calibrate(
     model: PreTrainedModel,
-    prompts: Iterable[Mapping[str, Any]],
+    prompts: Iterable[Mapping[str, Any]] | Mapping[str, Any],
     method: str | Method = "sharpv",
     *,
     tolerance: float = 0.01,
@@ -64,7 +64,7 @@ def calibrate(
 
     Args:
         model: as for :func:`sharpv.apply`; it must not be pruned yet.
-        prompts: the processor's inputs, one prompt with a video each.
+        prompts: the processor's inputs, one prompt with a video each; a single one may come by itself.
         method, budget: of the first stage, with the names and errors of :func:`sharpv.apply`.
         tolerance: how far the answers may move, mean KL divergence per token in nats, above 0.
         max_new_tokens: of an answer.
@@ -80,6 +80,7 @@ def calibrate(
         >>> pruning = sharpv.apply(model, retention=0.25, memory=found.memory)
     """
     require(method, tolerance)
+    prompts = [prompts] if isinstance(prompts, Mapping) else prompts
     depth = len(model.get_decoder().layers)
     with torch.no_grad(), apply(model, method, memory=Layers(tuple(range(depth))), **budget):
         read = [_read(model, inputs, max_new_tokens) for inputs in prompts]

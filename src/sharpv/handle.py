@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,11 +20,22 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from .cache import CACHE, new_cache, take_cache
-from .conversation import later_turn, next_pass, prompt_on, refuse_lost_entries, refuse_new_video, release, remember
+from .conversation import (
+    Request,
+    later_turn,
+    next_pass,
+    refuse_lost_entries,
+    refuse_new_video,
+    refuse_torn,
+    release,
+    remember,
+    request_on,
+)
 from .covers import Cover, FullPromptStreamer, with_full_prompt
 from .memory import MemoryStage, enable_forgetting, trace_of
 from .methods import InnerMethod
 from .models import find_family
+from .models.base import RAW_PIXELS
 from .modes import generation_option, inferred_mask, refuse_mode
 from .prompt import PrunedPrompt, Settings, prune
 from .report import Report, make_report
@@ -33,11 +45,15 @@ from .withdrawal import WithdrawalStage
 class Handle:
     """Pruning on one model. Made by :func:`sharpv.apply`; a context manager that removes itself.
 
+    Several threads may generate at once: a request's state lies on its cache. ``report`` is then that of whichever
+    ended last; :meth:`report_of` finds each one's own.
+
     Attributes:
         model: the covered model.
         settings: method, budget, memory criterion and positions.
         report: the last pruned pass or generation as a :class:`~sharpv.report.Report`; None before the first, and
             unchanged by prompts without a video.
+        active: whether the model is pruned; False from :meth:`remove` on.
     """
 
     def __init__(self, model: PreTrainedModel, settings: Settings) -> None:
@@ -48,42 +64,80 @@ class Handle:
         self.model = model
         self.settings = settings
         self.report: Report | None = None
-        self._generating = False  # generate has prepared everything for the forward passes inside it
+        self.active = True
+        self._running: set[object] = set()
+        """One entry per call that is under way."""
         self._hooks: list[RemovableHandle] = []
-        self._covered: dict[str, Any] = {}
+        if settings.inside:
+            self._refuse_hooks_twice()
         if isinstance(settings.method, InnerMethod):
             self._hooks = WithdrawalStage(settings.method, settings.budget).attach(model)
         elif settings.memory is not None:
             self._hooks = MemoryStage(settings.memory).attach(model.get_decoder().layers)
-        for name in ("generate", "forward"):
-            # an instance attribute that is already there (accelerate's, say) is put back by remove()
-            self._covered[name] = vars(model).get(name)
-            vars(model)[name] = Cover(self, name, getattr(model, name))
+        self._covers = [
+            Cover(self, name, getattr(model, name), vars(model).get(name)) for name in ("generate", "forward")
+        ]
+        for cover in self._covers:
+            vars(model)[cover.name] = cover
 
     @property
-    def active(self) -> bool:
-        """Whether the model is covered."""
-        return bool(self._covered)
+    def finished(self) -> bool:
+        """Whether it is removed and nothing that began under it still runs."""
+        return not self.active and not self._running
 
     @staticmethod
     def of(model: PreTrainedModel) -> Handle | None:
-        """The handle that covers a model, or None; also finds the one that a deepcopy carries."""
-        cover = vars(model).get("generate")
-        return cover.handle if isinstance(cover, Cover) else None
+        """The active handle that covers a model, or None; also finds the one that a deepcopy carries."""
+        cover = Cover.at(model, "generate")
+        return cover.handle if cover is not None and cover.handle.active else None
 
     def remove(self) -> None:
-        """Give the model back as it was, to the bit and the attribute. Calling it again does nothing."""
-        for hook in self._hooks:
-            hook.remove()
-        for name, before in self._covered.items():
-            cover = vars(self.model).get(name)
-            if not (isinstance(cover, Cover) and cover.handle is self):
-                continue  # somebody has wrapped the cover since: it only passes on from now
-            if before is None:
-                del vars(self.model)[name]
-            else:
-                vars(self.model)[name] = before
-        self._hooks, self._covered = [], {}
+        """Give the model back as it was, to the bit and the attribute. Calling it again does nothing.
+
+        A generation that still runs in another thread ends as it began; the model is as it was once that has ended.
+        New calls are dense from now on.
+        """
+        self.active = False
+        self._take_off()
+
+    def report_of(self, output: Any) -> Report | None:
+        """The report of one request, from its cache or from an output that holds its cache; None if there is none.
+
+        >>> out = model.generate(**inputs, max_new_tokens=64, return_dict_in_generate=True)
+        >>> print(pruning.report_of(out))
+        """
+        request = request_on(output if isinstance(output, Cache) else getattr(output, CACHE, None))
+        return None if request is None else request.report
+
+    def _take_off(self) -> None:
+        if self.finished:
+            for hook in self._hooks:
+                hook.remove()
+            for cover in self._covers:
+                cover.take_off()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Around a call from outside: what it needs stays on the model until it ends."""
+        call = object()
+        self._running.add(call)
+        try:
+            yield
+        finally:
+            self._running.discard(call)
+            self._take_off()
+
+    def _refuse_hooks_twice(self) -> None:
+        """Two sets of hooks would both act on one cache."""
+        cover = Cover.at(self.model, "generate")
+        if cover is not None and not cover.handle.finished and cover.handle.settings.inside:
+            raise ValueError(
+                "a generation that began under a pruning which is removed by now still runs on this model, and both "
+                "act inside it: wait for it to end"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_running": set()}  # a copy runs nothing yet
 
     def __enter__(self) -> Handle:
         return self
@@ -109,9 +163,15 @@ class Handle:
         """The model's ``generate`` on the shorter prompt; what it returns begins with the full prompt."""
         if inputs is not None:
             kwargs["input_ids"] = inputs
+        with self._under_way():
+            if not self.active:
+                return original(None, generation_config, *args, **kwargs)
+            return self._generate(original, generation_config, *args, **kwargs)
+
+    def _generate(self, original: Callable[..., Any], generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         cache = take_cache(kwargs)
         release(cache)
-        before = prompt_on(cache)
+        before = request_on(cache)
         if before is None and not self.family.has_video(kwargs):
             return original(None, generation_config, *args, **self.family.stock_inputs(kwargs))
         option = functools.partial(generation_option, self.model, generation_config, kwargs)
@@ -122,14 +182,18 @@ class Handle:
             raise ValueError("sharpv finds the video by its placeholders: pass input_ids, not inputs_embeds")
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = inferred_mask(full, option("pad_token_id"), option("eos_token_id"))
+        request = before
         if before is not None:
             self._refuse_cache(cache)
-            kwargs, prompt = later_turn(self.model, self.family, before, cache, kwargs), before
+            rows = len(full) * max(option("num_beams") or 1, option("num_return_sequences") or 1)
+            kwargs = later_turn(self.model, self.family, before, cache, kwargs, rows)
+            prompt = before.prompt
         else:
             kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
             if option("use_cache") is not False and option("cache_implementation") in (None, "dynamic"):
                 kwargs[CACHE] = cache = self._prepare_cache(cache, prompt)
                 kwargs["cache_implementation"] = None
+                request = request_on(cache, empty=True)
 
         # what the caller counts in full prompts is counted in shorter ones here
         for name in ("max_length", "min_length"):
@@ -140,20 +204,19 @@ class Handle:
                 kwargs[name] = max(limit - prompt.removed, 0)
         if kwargs.get("streamer") is not None:
             kwargs["streamer"] = FullPromptStreamer(kwargs["streamer"], full)
-        self._generating = True
-        try:
+        with request.generation() if request is not None else nullcontext():
             out = original(None, generation_config, *args, **kwargs)
-        finally:
-            self._generating = False
-        made = getattr(out, CACHE, None)
-        if made is not None and cache is None:  # one that transformers made, static or quantized
-            remember(made, prompt)
-        self._note(prompt, cache)
-
         shorter = kwargs["input_ids"].shape[1]
+        sequences = with_full_prompt(out if isinstance(out, Tensor) else out.sequences, full, shorter)
+        made = getattr(out, CACHE, None)
+        if request is None and made is not None:  # one that transformers made, static or quantized
+            request = remember(made, prompt)
+        if request is not None:
+            request.heard(sequences, cache if made is None else made)
+        self._note(prompt, request, cache)
         if isinstance(out, Tensor):
-            return with_full_prompt(out, full, shorter)
-        out.sequences = with_full_prompt(out.sequences, full, shorter)
+            return sequences
+        out.sequences = sequences
         return out
 
     # forward ----------------------------------------------------------------------------------------------------------
@@ -162,16 +225,22 @@ class Handle:
         """The model's ``forward`` on the shorter prompt: logits have its length, labels are shortened along."""
         if args:
             kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
-        if self._generating:
-            return original(**self._joined(kwargs))
         cache = take_cache(kwargs)
+        if self._is_inner(kwargs, cache):
+            return original(**self._joined(kwargs))
+        with self._under_way():
+            if not self.active:
+                return original(**kwargs)
+            return self._forward(original, cache, kwargs)
+
+    def _forward(self, original: Callable[..., Any], cache: Any, kwargs: dict[str, Any]) -> Any:
         release(cache)
-        before = prompt_on(cache)
-        prompt = None
-        if before is None and self.family.has_video(kwargs):
+        request, fresh = request_on(cache), None
+        tokens = kwargs.get("input_ids")
+        if request is None and self.family.has_video(kwargs):
             if isinstance(kwargs.get("logits_to_keep"), Tensor):
                 raise ValueError("logits_to_keep as indices would count in the full prompt: pass a number instead")
-            kwargs, prompt = prune(self.model, self.family, self.settings, kwargs)
+            kwargs, fresh = prune(self.model, self.family, self.settings, kwargs)
             wants_cache = kwargs.get("use_cache")
             if wants_cache is None:
                 wants_cache = getattr(self.model.config.get_text_config(), "use_cache", True)
@@ -181,14 +250,23 @@ class Handle:
                     "length, and without a cache nothing would know; pass no labels and use_cache=True"
                 )
             if wants_cache:
-                kwargs[CACHE] = cache = self._prepare_cache(cache, prompt)
-        elif before is not None:
+                kwargs[CACHE] = cache = self._prepare_cache(cache, fresh)
+                request = request_on(cache, empty=True)
+        elif request is not None:
             self._refuse_cache(cache)
-            kwargs = next_pass(before, cache, kwargs)
+            kwargs = next_pass(request.prompt, cache, kwargs)
+            request.fed(tokens, cache)
         out = original(**self._joined(self.family.stock_inputs(kwargs)))
-        if prompt is not None:
-            self._note(prompt, cache)
+        if fresh is not None:
+            self._note(fresh, request, cache)
         return out
+
+    def _is_inner(self, kwargs: Mapping[str, Any], cache: Any) -> bool:
+        """Whether everything is prepared: the pass brings encoded videos, or a cache that ``generate`` is filling."""
+        encoded = kwargs.get("mm_encoder_outputs") is not None
+        pixels = any(kwargs.get(name) is not None for name in RAW_PIXELS.values())
+        request = request_on(cache, empty=True)
+        return (encoded and not pixels) or (request is not None and request.generating)
 
     def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Video features as this family's forward wants them, from the list that survives beams and ragged batches."""
@@ -204,6 +282,7 @@ class Handle:
         return {**kwargs, "mm_encoder_outputs": {**encoded, modality: output}}
 
     def _refuse_cache(self, cache: Cache) -> None:
+        refuse_torn(cache)
         if not self.settings.inside:
             refuse_lost_entries(cache)
 
@@ -216,7 +295,10 @@ class Handle:
         remember(cache, prompt)
         return cache
 
-    def _note(self, prompt: PrunedPrompt, cache: Any) -> None:
+    def _note(self, prompt: PrunedPrompt, request: Request | None, cache: Any) -> None:
         dynamic = cache if isinstance(cache, DynamicCache) else None
         layers = len(self.model.get_decoder().layers)
-        self.report = make_report(repr(self.settings.method), prompt, layers, trace_of(cache), dynamic)
+        report = make_report(repr(self.settings.method), prompt, layers, trace_of(cache), dynamic)
+        if request is not None:
+            request.report = report
+        self.report = report

@@ -55,6 +55,10 @@ class MemoryTrace:
     """The first layer's input, while the prompt is being prefilled."""
     attention: tuple[dict[str, Any], Tensor] | None = None
     """What the current layer's attention was given and returned, while the prompt is being prefilled."""
+    weights: Tensor | None = None
+    """What the last prompt token pays to each one, ``(B, N)``, for a method that reads it; likewise."""
+    shorter: Any = None
+    """The columns that go on where tokens leave inside the model (:mod:`sharpv.withdrawal`); likewise."""
 
 
 TRACE = "_sharpv_memory"
@@ -115,7 +119,7 @@ class MemoryStage:
         hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
             trace.awaited = False
-            require_whole_prompt(hidden, trace)
+            require_prefill(hidden, kwargs.get("attention_mask"), trace)
             trace.reference = hidden.detach()
         return hide_forgotten(cache.layers[index], module, args, kwargs)
 
@@ -191,8 +195,13 @@ def hooked(layers: nn.ModuleList, before: Callable[..., Any], after: Callable[..
     return handles
 
 
-def require_whole_prompt(hidden: Tensor, trace: MemoryTrace) -> None:
-    """Refuse a prefill in pieces."""
+def require_prefill(hidden: Tensor, mask: Any, trace: MemoryTrace) -> None:
+    """Refuse a prefill in pieces, and an attention mask whose columns cannot be hidden."""
+    if mask is not None and not isinstance(mask, Tensor):
+        raise ValueError(
+            f"what happens inside the model needs attention masks that are tensors, got {type(mask).__name__} "
+            "(flex_attention): load the model with attn_implementation='sdpa', or pass memory=None"
+        )
     if hidden.shape[1] < trace.visual.shape[1]:
         raise ValueError(
             f"what happens inside the model needs whole prompts, but the first forward pass brings {hidden.shape[1]} "

@@ -36,6 +36,8 @@ def refuse_mode(
         raise ValueError(
             f"memory needs the dynamic cache, got cache_implementation={implementation!r}: apply with memory=None"
         )
+    if implementation == "paged":
+        raise ValueError("cache_implementation='paged' reads prompts without their videos: drop it")
     if option("prefill_chunk_size") is not None:
         if memory:
             raise ValueError("memory needs the prefill in one piece: apply with memory=None for prefill_chunk_size")

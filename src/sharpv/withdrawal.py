@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .attention import additive, last_row
 from .budget import Budget
 from .cache import CACHE, ForgettingLayer
-from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, of_rows, require_whole_prompt, trace_of
+from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, of_rows, require_prefill, trace_of
 from .methods.inner import InnerMethod
 
 
@@ -68,9 +68,6 @@ class WithdrawalStage:
 
     def __init__(self, method: InnerMethod, budget: Budget) -> None:
         self.method, self.budget = method, budget
-        self.shorter: Shorter | None = None
-        """While a prompt is being prefilled, from the method's layer on."""
-        self.weights: Tensor | None = None
 
     def attach(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Put the hooks on.
@@ -101,27 +98,26 @@ class WithdrawalStage:
             return None
         hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
-            require_whole_prompt(hidden, trace)
-            self.shorter = None  # an earlier prefill may have failed half-way
+            require_prefill(hidden, kwargs.get("attention_mask"), trace)
         if not trace.awaited:
             return hide_forgotten(cache.layers[index], module, args, kwargs)
         if index < self.method.layer:
             return None
         if index == self.method.layer:
-            self.shorter = self._choose(trace, hidden)
-            hidden = self.shorter.tokens(hidden)
-        assert self.shorter is not None
+            trace.shorter = self._choose(trace, hidden)
+            hidden = trace.shorter.tokens(hidden)
+        shorter: Shorter = trace.shorter
         attention: Any = module.self_attn
         given = {
             **kwargs,
             "hidden_states": hidden,
-            "attention_mask": self.shorter.mask(
+            "attention_mask": shorter.mask(
                 kwargs.get("attention_mask"), attention.config._attn_implementation, hidden.dtype
             ),
-            "position_embeddings": tuple(self.shorter.tokens(part) for part in kwargs["position_embeddings"]),
+            "position_embeddings": tuple(shorter.tokens(part) for part in kwargs["position_embeddings"]),
         }
         if given.get("position_ids") is not None:
-            given["position_ids"] = self.shorter.places(given["position_ids"])
+            given["position_ids"] = shorter.places(given["position_ids"])
         if given.get("cache_position") is not None:
             given["cache_position"] = given["cache_position"][: hidden.shape[1]]
         return args[1:], given
@@ -134,7 +130,7 @@ class WithdrawalStage:
             return
         layer = cache.layers[index]
         valid = of_rows(trace.valid, layer.keys)
-        self.weights = last_row(module, kwargs, layer.keys, layer.values, valid)
+        trace.weights = last_row(module, kwargs, layer.keys, layer.values, valid)
 
     def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """At prefill: the layer's cache learns which columns it holds."""
@@ -142,20 +138,21 @@ class WithdrawalStage:
         trace = trace_of(cache)
         if cache is None or trace is None or not trace.awaited:
             return
-        if self.shorter is not None:
+        shorter: Shorter | None = trace.shorter
+        if shorter is not None:
             layer = cache.layers[index]
             assert isinstance(layer, ForgettingLayer)
-            layer.hold(self.shorter.columns, self.shorter.real, trace.visual.shape[1], self.shorter.ragged)
-            repeats = len(self.shorter.columns) // len(trace.visual)
-            visual = of_rows(trace.visual, self.shorter.columns)
-            left = (visual.gather(1, self.shorter.columns) & self.shorter.real).sum(dim=1)
+            layer.hold(shorter.columns, shorter.real, trace.visual.shape[1], shorter.ragged)
+            repeats = len(shorter.columns) // len(trace.visual)
+            visual = of_rows(trace.visual, shorter.columns)
+            left = (visual.gather(1, shorter.columns) & shorter.real).sum(dim=1)
             trace.withdrawn[index] = trace.visual.sum(dim=1).to(left.device) - left[::repeats]
         if index == len(cache.layers) - 1:
-            trace.awaited, self.shorter, self.weights = False, None, None
+            trace.awaited, trace.shorter, trace.weights = False, None, None
 
     def _choose(self, trace: MemoryTrace, hidden: Tensor) -> Shorter:
         visual, valid = of_rows(trace.visual, hidden), of_rows(trace.valid, hidden)
-        weights = self.weights if self.weights is None else self.weights.to(hidden.device)
+        weights = None if trace.weights is None else trace.weights.to(hidden.device)
         keep = valid & (~visual | self.method.stays(visual, self.budget, weights))
         shortest, longest = torch.stack(keep.sum(dim=1).aminmax()).tolist()  # the one host synchronisation
         columns = keep.long().argsort(dim=1, stable=True)[:, -longest:]
