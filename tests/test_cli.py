@@ -137,7 +137,7 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
         (("--max-tokens", 0), "max_tokens must be a whole number of at least 1, got 0"),
         (("--frames", 0), "frames must be a whole number of at least 1, got 0"),
         (("--frames", 4, "--fps", 2), "both given"),
-        (("--fps", -1), "fps must be a positive number, got -1.0"),
+        (("--fps", -1), "fps must be a finite number above 0, got -1.0"),
         (("--device", "abacus"), "device 'abacus' is not available"),
         (("--dtype", "int4"), "dtype must be auto, float32, float16 or bfloat16, got 'int4'"),
         (("--model", "no/such-model-here"), "cannot load the model 'no/such-model-here'"),

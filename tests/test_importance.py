@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sharpv.importance import (
-    FRAMES_AT_ONCE,
+    VALUES_AT_ONCE,
     dissimilarity,
     frame_retention,
     importance,
@@ -48,8 +48,8 @@ def test_formulas_equal_a_slow_transcription(shape, seed):
     expected = [spatial[0]] + [[t + weight * s for t, s in zip(*pair)] for pair in zip(temporal, spatial[1:])]
     asked = [math.sqrt(sum(x * x for x in row)) / (2 * math.sqrt(tokens)) for row in [spatial[0], *temporal]]
     s, t = spatial_importance(features), temporal_importance(features)
-    torch.testing.assert_close(importance(s, t, weight), torch.tensor(expected), atol=2e-3, rtol=0)
-    torch.testing.assert_close(frame_retention(s, t), torch.tensor(asked), atol=2e-3, rtol=0)
+    torch.testing.assert_close(importance(s, t, weight), torch.tensor(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(frame_retention(s, t), torch.tensor(asked), atol=1e-5, rtol=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,10 +89,52 @@ def test_one_pass_equals_the_definition(frames, monkeypatch):
         dissimilarity(features, features.mean(1, keepdim=True)),
         dissimilarity(features[1:], features[:-1]),
     )
-    for at_once in (1, 3, 4, 100):
-        monkeypatch.setitem(FRAMES_AT_ONCE, "cpu", at_once)
+    for at_once in (1, 3 * 11 * 96, 4 * 11 * 96, 2**20):
+        monkeypatch.setitem(VALUES_AT_ONCE, "cpu", at_once)
         torch.testing.assert_close(spatial_importance(features), spatial, atol=1e-5, rtol=0)
         torch.testing.assert_close(temporal_importance(features), temporal, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tremble", [1e-1, 1e-2, 1e-3, 1e-4])
+def test_small_differences_are_not_lost(tremble):
+    """Dot products in float32 know 1 - cos to 1e-7: a Dissim below 0.002 would be rounding."""
+    features = clip((1, 11, 896), 0) + tremble * clip((6, 11, 896), 1)
+    features[3] = features[2]
+    precise = features.double()
+    flat = clip((1, 1, 896), 2) + tremble * clip((2, 11, 896), 3)
+    exact = flat.double()
+    unit = torch.nn.functional.normalize
+    temporal = (unit(precise[1:], dim=-1) - unit(precise[:-1], dim=-1)).norm(dim=-1)
+    spatial = (unit(exact, dim=-1) - unit(exact.mean(1, keepdim=True), dim=-1)).norm(dim=-1)
+    for found, expected in ((temporal_importance(features), temporal), (spatial_importance(flat), spatial)):
+        torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=1e-12)
+    assert torch.equal(temporal_importance(features)[2], torch.zeros(11))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 897, 8192])
+def test_a_difference_in_length_alone_is_none(channels):
+    first = clip((1, 5, channels), 0)
+    features = torch.cat([first * factor for factor in (1.0, 3.0, 0.1, 7e4, 1 / 3)])
+    assert torch.equal(temporal_importance(features), torch.zeros(4, 5))
+
+
+def test_zero_vectors():
+    features = torch.zeros(4, 2, 8)
+    features[1:3, 0, 0] = 1.0
+    assert temporal_importance(features).tolist() == [[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
+    assert spatial_importance(features).tolist() == [[0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * 11 * 96, 2**20])
+def test_gradients_flow_and_change_nothing(at_once, monkeypatch):
+    monkeypatch.setitem(VALUES_AT_ONCE, "cpu", at_once)
+    features = clip((5, 11, 96), 0)
+    plain = spatial_importance(features), temporal_importance(features)
+    traced = features.clone().requires_grad_()
+    spatial, temporal = spatial_importance(traced), temporal_importance(traced)
+    assert torch.equal(spatial, plain[0]) and torch.equal(temporal, plain[1])
+    (spatial.sum() + temporal.sum()).backward()
+    assert traced.grad is not None and traced.grad.isfinite().all() and traced.grad.any()
 
 
 def test_one_frame_has_only_the_spatial_term():

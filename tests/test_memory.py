@@ -180,8 +180,8 @@ def test_contribution_s_rules_by_hand():
         ({}, "exactly one of threshold, relative, kv_budget, above 0; got {}"),
         ({"threshold": 0.1, "relative": 0.2}, "exactly one of threshold, relative, kv_budget"),
         ({"kv_budget": 1.5}, "kv_budget must lie in (0, 1], got 1.5"),
-        ({"threshold": -0.1}, "threshold must lie in (0, inf), got -0.1"),
-        ({"threshold": 0.1, "rows": 0}, "rows must be at least 1, got 0"),
+        ({"threshold": -0.1}, "threshold must be above 0, got -0.1"),
+        ({"threshold": 0.1, "rows": 0}, "rows must be a whole number of at least 1, got 0"),
     ],
 )
 def test_contribution_refuses(wrong, sentence):

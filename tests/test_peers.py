@@ -257,6 +257,24 @@ def test_dycoke_is_its_formula(seed):
     assert places(DyCoke().select(x).keep) == expected
 
 
+@pytest.mark.parametrize("size", [1, 49, 50, 64, 169, 196])
+@pytest.mark.parametrize("tenths", range(11))
+def test_dycoke_keeps_the_floor_of_the_rest(size, tenths):
+    kept = DyCoke(pruned=tenths / 10).select(features(5, size, 8)).keep.sum(dim=1).tolist()
+    later = size * (10 - tenths) // 10
+    assert kept == [size, later, later, later, size]
+
+
+def test_dycoke_ranks_frames_that_are_nearly_alike():
+    x = features(1, 64, 256).repeat(2, 1, 1)
+    change = torch.arange(64) * 1e-5
+    x[1] += change[:, None] * features(64, 256, seed=1)
+    alike = torch.cosine_similarity(*x.double(), dim=-1)
+    assert alike.min() > 1 - 1e-6  # float32 knows 1 - cos to 1e-7
+    expected = set(alike.argsort()[:32].tolist())
+    assert {i for _, i in places(DyCoke(pruned=0.5).select(x).keep[1:])} == expected
+
+
 def test_subsample_keeps_whole_frames():
     keep = Subsample().select(features(8, 4, 4), Budget(retention=0.5)).keep
     assert keep.sum(dim=1).tolist() == [0, 4, 0, 4, 0, 4, 0, 4]
@@ -265,11 +283,11 @@ def test_subsample_keeps_whole_frames():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (lambda: VidCom2(temperature=0.0), "temperature must be positive, got 0.0"),
+        (lambda: VidCom2(temperature=0.0), "temperature must be above 0, got 0.0"),
         (lambda: VidCom2(channels=1.5), r"channels must lie in \(0, 1\], got 1.5"),
         (lambda: DyCoke(pruned=-0.1), r"pruned must lie in \[0, 1\], got -0.1"),
         (lambda: FastVID(own=2.0), r"own must lie in \[0, 1\], got 2.0"),
-        (lambda: FastVID(every=0), "segments and every must be at least 1, got 8 and 0"),
+        (lambda: FastVID(every=0), "every must be a whole number of at least 1, got 0"),
         (lambda: SharpVPlus(power=-1), "power must be a finite number of at least 0, got -1"),
         (lambda: CDPruner(sign=0.5), "sign must be 1.0 or -1.0, got 0.5"),
         (lambda: DivPrune(scope="clip"), "scope must be 'frame' or 'video', got 'clip'"),

@@ -301,7 +301,7 @@ def test_damage_inside_is_refused_where_it_is_decoded(tmp_path: Path) -> None:
         ({"frames": 4, "fps": 1}, "both given"),
         ({"frames": 0}, "frames must be a whole number of at least 1, got 0"),
         ({"frames": 2.5}, "frames must be"),
-        ({"fps": 0}, "fps must be a positive number, got 0"),
+        ({"fps": 0}, "fps must be a finite number above 0, got 0"),
         ({"fps": -1}, "fps must be"),
         ({"fps": float("nan")}, "fps must be"),
         ({"fps": float("inf")}, "fps must be"),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import number, set_numbers, whole
+
 FAINT = 1e-9
 """Share of the largest demand that a frame which asks for nothing is credited with. It decides nothing as long as
 another frame can still take tokens; after that, the still frames share what is left evenly."""
@@ -40,6 +42,7 @@ class Budget:
         min_tokens_per_frame: floor on each frame's kept tokens (clipped to the frame's size).
 
     Raises:
+        TypeError: not a number.
         ValueError: a value out of range.
 
     >>> Budget(retention=0.25).total(8 * 49)
@@ -51,14 +54,11 @@ class Budget:
     min_tokens_per_frame: int = 0
 
     def __post_init__(self) -> None:
-        if self.retention is not None and not 0.0 < self.retention <= 1.0:
-            raise ValueError(f"retention is the kept share and must lie in (0, 1], got {self.retention}")
-        if self.max_tokens is not None and (not isinstance(self.max_tokens, int) or self.max_tokens < 1):
-            raise ValueError(f"max_tokens must be a whole number of at least 1, got {self.max_tokens}")
-        if not isinstance(self.min_tokens_per_frame, int) or self.min_tokens_per_frame < 0:
-            raise ValueError(
-                f"min_tokens_per_frame must be a whole number of at least 0, got {self.min_tokens_per_frame}"
-            )
+        if self.retention is not None:
+            set_numbers(self, retention=number("retention is the kept share and", self.retention, above=0, most=1))
+        if self.max_tokens is not None:
+            set_numbers(self, max_tokens=whole("max_tokens", self.max_tokens, least=1))
+        set_numbers(self, min_tokens_per_frame=whole("min_tokens_per_frame", self.min_tokens_per_frame, least=0))
 
     def total(self, tokens: int) -> int | None:
         """The exact number that a fixed ``retention`` keeps of a video of so many tokens, or None if adaptive."""

@@ -22,6 +22,7 @@ from transformers import Cache, PreTrainedModel
 
 from .apply import apply
 from .cache import CACHE, ForgettingLayer
+from .checks import number, whole
 from .criteria import Layers
 from .memory import trace_of
 from .methods import InnerMethod, Method, get_method
@@ -70,6 +71,7 @@ def calibrate(
         max_new_tokens: of an answer.
 
     Raises:
+        TypeError: a number that is none.
         ValueError: no prompt, a batch of several, no answer of two tokens, a tolerance that is not above 0, or a method
             that acts inside the model, in the place of the second stage.
 
@@ -81,6 +83,7 @@ def calibrate(
     """
     require(method, tolerance)
     prompts = [prompts] if isinstance(prompts, Mapping) else prompts
+    max_new_tokens = whole("max_new_tokens", max_new_tokens, least=1)
     depth = len(model.get_decoder().layers)
     with torch.no_grad(), apply(model, method, memory=Layers(tuple(range(depth))), **budget):
         read = [_read(model, inputs, max_new_tokens) for inputs in prompts]
@@ -104,8 +107,7 @@ def require(method: str | Method, tolerance: float) -> None:
     """Refuse what :func:`calibrate` refuses whatever the model."""
     if isinstance(chosen := get_method(method), InnerMethod):
         raise ValueError(f"{chosen.name} acts inside the language model, in the place of the second stage")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+    number("tolerance", tolerance, above=0, most=math.inf)
 
 
 @dataclass

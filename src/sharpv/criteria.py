@@ -7,11 +7,14 @@ from the cache that forgets (:mod:`sharpv.memory`), so that another rule needs n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .checks import is_real, number, set_numbers, whole
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Cosine(Criterion):
     quantity = "similarity to the input"
 
     def __post_init__(self) -> None:
-        if not -1.0 <= self.threshold <= 1.0:
-            raise ValueError(f"memory is a cosine threshold and must lie in [-1, 1], got {self.threshold}")
+        threshold = number("memory is a cosine threshold and", self.threshold, least=-1, most=1)
+        set_numbers(self, threshold=threshold)
 
     def measure(self, layer: LayerView) -> Tensor:
         cosine = torch.cosine_similarity(layer.hidden.float(), layer.reference.float(), dim=-1)
@@ -127,10 +130,10 @@ class Contribution(Criterion):
         if len(given) != 1:
             raise ValueError(f"Contribution takes exactly one of threshold, relative, kv_budget, above 0; got {given}")
         ((name, value),) = given.items()
-        if value < 0 or (name != "threshold" and value > 1):
-            raise ValueError(f"{name} must lie in {'(0, inf)' if name == 'threshold' else '(0, 1]'}, got {value}")
-        if self.rows < 1:
-            raise ValueError(f"rows must be at least 1, got {self.rows}")
+        value = number(name, value, above=0, most=math.inf if name == "threshold" else 1)
+        rows = whole("rows", self.rows, least=1)
+        # a 0 counts as not given
+        set_numbers(self, **{"threshold": None, "relative": None, "kv_budget": None, name: value, "rows": rows})
 
     def measure(self, layer: LayerView) -> Tensor:
         rows = min(self.rows, layer.hidden.shape[1])
@@ -158,9 +161,10 @@ class Layers(Criterion):
     answers from can be found with :func:`sharpv.calibrate`. Not the paper's.
 
     Args:
-        keep: indices of decoder layers, counted from 0; none: all forget.
+        keep: indices of decoder layers, counted from 0, in a tuple, list, range or array; none: all forget.
 
     Raises:
+        TypeError: no collection of numbers.
         ValueError: an index that is negative or there twice; on :func:`sharpv.apply`, one that the model lacks.
 
     >>> sharpv.apply(model, memory=sharpv.Layers(keep=(0, 23, 24)))
@@ -170,8 +174,11 @@ class Layers(Criterion):
     quantity = "whether it is to be kept"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keep", tuple(sorted(self.keep)))
-        if len(set(self.keep)) < len(self.keep) or any(index < 0 for index in self.keep):
+        if isinstance(self.keep, str) or not isinstance(self.keep, Iterable):
+            raise TypeError(f"keep must hold layers, such as keep=(0, 23), got {self.keep!r}")
+        keep = sorted(whole("a layer of keep", index) for index in self.keep)
+        object.__setattr__(self, "keep", tuple(keep))
+        if len(set(keep)) < len(keep) or any(index < 0 for index in keep):
             raise ValueError(f"keep must hold different layers, counted from 0, got {self.keep}")
 
     def require_depth(self, layers: int) -> None:
@@ -190,9 +197,9 @@ def get_criterion(memory: float | Criterion | None) -> Criterion | None:
     """The criterion behind the ``memory=`` argument: a number is the paper's M, None switches the stage off."""
     if memory is None or isinstance(memory, Criterion):
         return memory
-    if isinstance(memory, bool) or not isinstance(memory, (int, float)):
+    if not is_real(memory):
         raise TypeError(f"memory must be a number, a criterion or None, got {memory!r}")
-    return Cosine(float(memory))
+    return Cosine(memory)
 
 
 def read_memory(text: str) -> float | Criterion | None:

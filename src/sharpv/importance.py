@@ -2,7 +2,7 @@
 
 Everything here is a pure function of one video's features, shape ``(T, N, D)``: T frames, N visual tokens a frame,
 D channels. Any float dtype comes in, scores go out in float32, the device is the features' own, and nothing
-synchronises with the host.
+synchronises with the host. No matrix product is taken, so neither autocast nor TF32 lowers anything.
 
 Source: SharpV, https://arxiv.org/abs/2511.08003, stage 1 (Visual SharpV). Conventions that are ours, where the paper is
 silent: a zero vector stays zero when it is normalised (so it lies 0 from another zero vector and 1 from any other
@@ -17,11 +17,11 @@ from torch import Tensor
 
 DISSIMILARITY_MAX = 2.0
 """Dissim of two opposite vectors, the upper end of its range."""
-ROUNDING = 2.0**-18
-"""Squared differences of unit vectors up to this can come from float32 dot products of equal vectors (seen: 1.2e-6 at
-8,192 channels), so they count as none: Dissim below 0.002."""
-FRAMES_AT_ONCE, FRAMES_ELSEWHERE = {"cpu": 4}, 32
-"""Frames whose products are taken together, by device type."""
+ROUNDING = 2.0**-20
+"""Dissim of vectors that differ in length only, or of a token from the mean of its equals, can come out as large as
+this in float32 (seen: 4.6e-7 at 8,192 channels), so it counts as none."""
+VALUES_AT_ONCE, VALUES_ELSEWHERE = {"cpu": 2**20}, 2**24
+"""Features that are taken together, as whole frames, by device type: what fits its cache."""
 
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
@@ -52,14 +52,35 @@ def temporal_importance(features: Tensor) -> Tensor:
 def surroundings(features: Tensor) -> tuple[Tensor, Tensor]:
     """S and T, as :func:`spatial_importance` and :func:`temporal_importance`, in one pass over the features.
 
-    Both follow from dot products: of each token with itself, with its predecessor, and with its frame's mean. A few
-    frames at a time fit the processor's cache and make one small matrix product per place, which is read once.
+    Both are norms of differences, which stay exact where vectors are nearly aligned and dot products would cancel.
+    A few frames at a time fit the processor's cache, so memory is read once.
     """
-    step = FRAMES_AT_ONCE.get(features.device.type, FRAMES_ELSEWHERE)
-    parts = [_products(features, start, start + step) for start in range(0, len(features), step)]
-    squares, before, mean, mean_square = (torch.cat(part) for part in zip(*parts, strict=True))
-    spatial = _from_products(mean, squares, mean_square)
-    return spatial, _from_products(before, squares[1:], squares[:-1])
+    step = max(1, VALUES_AT_ONCE.get(features.device.type, VALUES_ELSEWHERE) // max(1, features[0].numel()))
+    room = None
+    if not (features.requires_grad and torch.is_grad_enabled()):
+        # one piece of memory for all differences: asking for a new one each time costs as much as the differences
+        room = features.new_empty((min(step, len(features)), *features.shape[1:]), dtype=torch.float32)
+    spatial: list[Tensor] = []
+    temporal: list[Tensor] = []
+    lengths: list[Tensor] = []
+    mean_lengths: list[Tensor] = []
+    before: Tensor | None = None
+    for part in features.split(step):
+        frames = part.float()
+        length = torch.linalg.vector_norm(frames, dim=-1)
+        if before is not None:
+            temporal.append(_difference(frames[:1], length[:1], before, lengths[-1][-1:], room))
+        if len(frames) > 1:
+            temporal.append(_difference(frames[1:], length[1:], frames[:-1], length[:-1], room))
+        mean = frames.mean(dim=1, keepdim=True)
+        mean_length = torch.linalg.vector_norm(mean, dim=-1)
+        spatial.append(_difference(frames, length, mean, mean_length, room))
+        before = frames[-1:]
+        lengths.append(length)
+        mean_lengths.append(mean_length)
+    length, mean_length = torch.cat(lengths), torch.cat(mean_lengths)
+    changes = torch.cat([length[:0], *temporal])  # of one frame there are none
+    return _dissimilar(torch.cat(spatial), length, mean_length), _dissimilar(changes, length[1:], length[:-1])
 
 
 def importance(spatial: Tensor, temporal: Tensor, weight: float = 1.0) -> Tensor:
@@ -76,28 +97,20 @@ def frame_retention(spatial: Tensor, temporal: Tensor) -> Tensor:
     return change.square().mean(dim=1).sqrt() / DISSIMILARITY_MAX
 
 
-def _products(features: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For the frames from start to stop, with m their means: <F_t, F_t>, <F_t, F_{t-1}>, <F_t, m>, <m, m>.
+def _difference(a: Tensor, a_length: Tensor, b: Tensor, b_length: Tensor, room: Tensor | None) -> Tensor:
+    """|| a - (|a| / |b|) b ||, with the differences written into ``room`` if there is any.
 
-    Each is ``(frames, N)``, the last ``(frames, 1)``: taken from m itself, since tokens may nearly cancel in it.
+    ``(t, N, D), (t, N)`` and the same for b, which may have 1 in the place of N ``-> (t, N)``.
     """
-    first = max(start - 1, 0)
-    frames = features[first:stop].float()
-    places = frames.transpose(0, 1)
-    gram = places @ places.mT
-    frames = frames[start - first :]
-    mean = frames.new_full((1, frames.shape[1]), 1 / frames.shape[1]) @ frames
-    squares = gram.diagonal(dim1=1, dim2=2).T[start - first :]
-    before = gram.diagonal(offset=1, dim1=1, dim2=2).T
-    return squares, before, (frames @ mean.mT).squeeze(-1), (mean @ mean.mT).squeeze(-1)
+    out = None if room is None else room[: len(a)]
+    return torch.linalg.vector_norm(torch.addcmul(a, b, (a_length / b_length)[..., None], value=-1, out=out), dim=-1)
 
 
-def _from_products(dot: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Dissim from <x, y>, <x, x> and <y, y>."""
-    norms = (a.double() * b.double()).sqrt()
-    cosine = torch.where(norms == 0, 0.0, dot / norms)
-    squared = (a != 0).double() + (b != 0) - 2 * cosine
-    return torch.where(squared <= ROUNDING, 0.0, squared).sqrt().float()
+def _dissimilar(difference: Tensor, a_length: Tensor, b_length: Tensor) -> Tensor:
+    """Dissim(a, b) from :func:`_difference`."""
+    zero = (a_length == 0) | (b_length == 0)
+    dissimilar = torch.where(zero, (a_length != b_length).float(), difference / a_length)
+    return torch.where(dissimilar <= ROUNDING, 0.0, dissimilar)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -257,7 +257,7 @@ def _choose(method: Method, budget: Budget, layout: Layout, rows: Tensor) -> _Ch
         nothing = torch.ones(0, 0, dtype=torch.bool, device=rows.device)
         return _Choice(layout, features, nothing, nothing.all())
     method.check(features, budget)
-    selection = method.choose(features, budget, layout.present)
+    selection = method.pick(features, budget, layout.present)
     return _Choice(layout, features, selection.keep, method.is_sound(features, selection.scores), selection.features)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import stat
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import number, whole
 from .decoding import Timetable, VideoError, decode, from_decoder, from_packets
 
 __all__ = ["Clip", "VideoError", "read"]
@@ -98,11 +98,13 @@ def read(
     path = Path(path)
     if frames is not None and fps is not None:
         raise VideoError(path, f"frames={frames} and fps={fps} were both given, pass one of them")
-    for name, number in {"frames": frames, "max_pixels": max_pixels, "max_frames": max_frames}.items():
-        if number is not None and (not isinstance(number, (int, np.integer)) or number < 1):
-            raise VideoError(path, f"{name} must be a whole number of at least 1, got {number}")
-    if fps is not None and not 0 < fps < math.inf:
-        raise VideoError(path, f"fps must be a positive number, got {fps}")
+    try:
+        frames = None if frames is None else whole("frames", frames, least=1)
+        fps = None if fps is None else number("fps", fps, above=0)
+        max_pixels = None if max_pixels is None else whole("max_pixels", max_pixels, least=1)
+        max_frames = whole("max_frames", max_frames, least=1)
+    except (TypeError, ValueError) as error:
+        raise VideoError(path, str(error)) from error
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:

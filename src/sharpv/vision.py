@@ -6,7 +6,6 @@ features depend on its own pixels only, and neither pieces nor the company of ot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from .checks import number, set_numbers, whole
 from .encoded import join_pieces, separate
 from .models import Family, Layout
 from .models.base import RAW_PIXELS
@@ -37,6 +37,7 @@ class Encoding:
             pixels may then lie on the host.
 
     Raises:
+        TypeError: not a number.
         ValueError: a value out of range.
     """
 
@@ -44,10 +45,10 @@ class Encoding:
     frames_at_once: int | None = None
 
     def __post_init__(self) -> None:
-        if self.still is not None and not 0.0 <= self.still < math.inf:
-            raise ValueError(f"still must be a finite number of at least 0, got {self.still}")
-        if self.frames_at_once is not None and (not isinstance(self.frames_at_once, int) or self.frames_at_once < 1):
-            raise ValueError(f"frames_at_once must be a whole number of at least 1, got {self.frames_at_once}")
+        if self.still is not None:
+            set_numbers(self, still=number("still", self.still, least=0))
+        if self.frames_at_once is not None:
+            set_numbers(self, frames_at_once=whole("frames_at_once", self.frames_at_once, least=1))
 
     @property
     def stock(self) -> bool:

@@ -7,8 +7,9 @@ overrides :meth:`Method.choose`. A method sees features only, never a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -88,6 +89,11 @@ class Method(ABC):
         counts = budget.counts(scores.demand, features.shape[1], present)
         return Selection(keep_top(tokens, counts), scores)
 
+    def pick(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+        """:meth:`choose` as :meth:`select` and the pipeline call it: in float32, whatever autocast surrounds it."""
+        with _as_written(features.device.type):
+            return self.choose(features, budget, present)
+
     def select(self, features: Tensor, budget: Budget | None = None, present: Tensor | None = None) -> Selection:
         """Choose the tokens of one video that are worth keeping.
 
@@ -116,7 +122,7 @@ class Method(ABC):
             )
         if present is not None and not present.any():
             raise ValueError("the video is empty: none of its tokens is present")
-        selection = self.choose(features, budget, None if present is None else Present(present, int(present.sum())))
+        selection = self.pick(features, budget, None if present is None else Present(present, int(present.sum())))
         if not self.is_sound(features, selection.scores):
             refuse_non_finite(features)
         return selection
@@ -158,6 +164,11 @@ class MergingMethod(Method):
 
     def merges(self, positions: str) -> bool:
         return positions == "1d" or self.everywhere
+
+
+def _as_written(device: str) -> AbstractContextManager[Any]:
+    """Autocast off: a float32 product stays one. Devices without autocast need nothing."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:

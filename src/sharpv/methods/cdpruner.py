@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..checks import number, set_numbers
 from .base import Method, Scores
 
 SMALLEST = 1e-6
@@ -49,6 +50,7 @@ class CDPruner(Method):
     question: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        set_numbers(self, sign=number("sign", self.sign))
         if self.sign not in (1.0, -1.0):
             raise ValueError(f"sign must be 1.0 or -1.0, got {self.sign}")
 
@@ -58,7 +60,7 @@ class CDPruner(Method):
     def score(self, features: Tensor) -> Scores:
         """Worth is the place in the greedy order, the first chosen highest."""
         x = normalize(features.float(), dim=-1)
-        relevance = torch.ones(x.shape[:2], device=x.device)
+        relevance = x.new_ones(x.shape[:2])
         if self.question is not None:
             if self.question.shape != features.shape[2:]:
                 raise ValueError(
@@ -68,7 +70,7 @@ class CDPruner(Method):
             low, high = cosine.aminmax(dim=1, keepdim=True)
             relevance = (cosine - low) / (high - low).clamp(min=SMALLEST) + SMALLEST
         order = largest_determinant(similarity_kernel(features, relevance))
-        return Scores(-order.float(), torch.ones(len(x), device=x.device))
+        return Scores(-order.float(), x.new_ones(len(x)))
 
 
 def similarity_kernel(features: Tensor, worth: Tensor) -> Tensor:

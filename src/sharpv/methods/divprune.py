@@ -50,7 +50,7 @@ class DivPrune(Method):
         frames, size, _ = features.shape
         if self.scope == "frame":
             order = farthest_first(features, size)
-            return Scores(-order.float(), torch.ones(frames, device=features.device))
+            return Scores(-order.float(), features.new_ones(frames, dtype=torch.float32))
         order = farthest_first(features.flatten(0, 1)[None], frames * size)
         return Scores(-order.view(frames, size).float(), None)
 
@@ -80,7 +80,7 @@ def farthest_first(features: Tensor, count: int) -> Tensor:
     chosen = torch.where(nearest[rows, chosen] - nearest[rows, other] < ROUNDING, chosen.minimum(other), chosen)
     # a frame's cosines fit in memory, a long video's do not
     cosines = x @ x.mT if size <= BLOCK else None
-    distance = torch.full((batch, size), torch.inf, device=x.device)
+    distance = x.new_full((batch, size), torch.inf)
     for place in range(min(count, size)):
         order[rows, chosen] = place
         # mu_j = min over the chosen k of D_kj

@@ -6,6 +6,7 @@ while decoding, is not here. A last window may be shorter. With a ``retention`` 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..checks import number, set_numbers
 from .base import Method, Scores
 
 WINDOW = 4
@@ -25,7 +27,8 @@ class DyCoke(Method):
     """Keeps the first frame of each window and the share 1 - K of the others, least similar tokens. Cost O(T N D).
 
     Args:
-        pruned: K, the share that goes from the three other frames of a window; 0.7 keeps 47.5 % of all tokens.
+        pruned: K, the share that goes from the three other frames of a window, of which floor((1 - K) N) tokens stay;
+            0.7 keeps 47.5 % of all tokens.
 
     >>> DyCoke().select(torch.randn(8, 48, 128)).keep.sum(dim=1)
     tensor([48, 14, 14, 14, 48, 14, 14, 14])
@@ -39,14 +42,17 @@ class DyCoke(Method):
     pruned: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.pruned <= 1.0:
-            raise ValueError(f"pruned must lie in [0, 1], got {self.pruned}")
+        set_numbers(self, pruned=number("pruned", self.pruned, least=0, most=1))
 
     def score(self, features: Tensor) -> Scores:
         frames = torch.arange(len(features), device=features.device)
         place = frames % WINDOW
         compared = frames - place + torch.tensor(REFERENCES, device=features.device)[place]
+        # least similar is most dissimilar; 1 - cos itself is lost in rounding where frames are alike
         x = normalize(features.float(), dim=-1)
-        change = 1 - (x * x[compared]).sum(dim=-1)
-        demand = torch.where(place == 0, 1.0, 1.0 - self.pruned)
+        change = torch.linalg.vector_norm(x - x[compared], dim=-1)
+        # floor((1 - K) N) of the later frames' tokens, the floor of the number that is meant: 0.8 of 50 leaves 10
+        size = features.shape[1]
+        later = math.floor((1 - self.pruned) * size + 1e-9) / size
+        demand = torch.full_like(change[:, 0], later).masked_fill(place == 0, 1.0)
         return Scores(change, demand)

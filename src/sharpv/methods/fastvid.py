@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..budget import Budget, Present, keep_top
+from ..checks import number, set_numbers, whole
 from .base import MergingMethod, Scores, Selection
 
 NEIGHBOURS = 4
@@ -54,11 +55,11 @@ class FastVID(MergingMethod):
     own: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.segments < 1 or self.every < 1:
-            raise ValueError(f"segments and every must be at least 1, got {self.segments} and {self.every}")
+        for name in ("segments", "every"):
+            set_numbers(self, **{name: whole(name, getattr(self, name), least=1)})
         for name in ("merged", "own"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+            set_numbers(self, **{name: number(name, getattr(self, name), least=0, most=1)})
+        set_numbers(self, similarity=number("similarity", self.similarity, least=-math.inf, most=math.inf))
 
     def score(self, features: Tensor) -> Scores:
         return Scores(features.float().norm(dim=-1), None)
@@ -115,7 +116,7 @@ class FastVID(MergingMethod):
         """Mean of the tokens that joined each anchor ``(T, N, D)``, and how many did ``(T, N)``."""
         frames, size, _ = x.shape
         unit = normalize(x, dim=-1)
-        sums, members = torch.zeros_like(x).flatten(0, 1), torch.zeros(frames * size, device=x.device)
+        sums, members = torch.zeros_like(x).flatten(0, 1), x.new_zeros(frames * size)
         for back in range(0, frames, self.every):
             holder = end - back
             valid = others & (holder >= start)[:, None]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..budget import Budget, Present
+from ..checks import set_numbers, whole
 from .base import Method, Scores, Selection
 
 
@@ -28,8 +29,7 @@ class InnerMethod(Method):
     layer: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, int) or self.layer < 1:
-            raise ValueError(f"layer must be a whole number of at least 1, got {self.layer}")
+        set_numbers(self, layer=whole("layer", self.layer, least=1))
 
     def score(self, features: Tensor) -> Scores:
         """All tokens enter the language model."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..budget import Budget, Present, keep_top
+from ..checks import set_numbers, whole
 from .base import Method, Scores, Selection
 
 
@@ -34,13 +35,15 @@ class Random(Method):
     counts_of: Method | None = None
 
     def __post_init__(self) -> None:
+        set_numbers(self, seed=whole("seed", self.seed))
         if self.counts_of is not None and not isinstance(self.counts_of, Method):
             raise TypeError(f"counts_of must be a method such as SharpV(), got {self.counts_of!r}")
 
     def score(self, features: Tensor) -> Scores:
         frames, size, _ = features.shape
-        draw = torch.rand(frames, size, generator=torch.Generator().manual_seed(self.seed)).to(features.device)
-        return Scores(draw, torch.ones(frames, device=features.device))
+        generator = torch.Generator().manual_seed(self.seed)
+        draw = torch.rand(frames, size, generator=generator, dtype=torch.float32, device="cpu")
+        return Scores(draw.to(features.device), features.new_ones(frames, dtype=torch.float32))
 
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         if self.counts_of is None:

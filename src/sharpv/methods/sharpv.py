@@ -7,12 +7,12 @@ rounded to the nearest integer; a video keeps at least one token; ties go to the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..checks import number, set_numbers
 from ..importance import frame_retention, importance, surroundings
 from .base import Method, Scores
 
@@ -46,10 +46,8 @@ class SharpV(Method):
     def __post_init__(self) -> None:
         if self.mode not in ("adaptive", "manual"):
             raise ValueError(f"mode must be 'adaptive' or 'manual', got {self.mode!r}")
-        if not 0.0 <= self.weight < math.inf:
-            raise ValueError(f"weight must be a finite number of at least 0, got {self.weight}")
-        if not math.isfinite(self.threshold):
-            raise ValueError(f"threshold must be a finite number, got {self.threshold}")
+        weight, threshold = number("weight", self.weight, least=0), number("threshold", self.threshold)
+        set_numbers(self, weight=weight, threshold=threshold)
 
     def score(self, features: Tensor) -> Scores:
         # 1. S_t[i] = Dissim(F_t[i], mean_j F_t[j]) and T_t[i] = Dissim(F_t[i], F_{t-1}[i])

@@ -12,12 +12,12 @@ not been measured on a large one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from ..checks import number, set_numbers
 from ..importance import frame_retention, importance, surroundings
 from .base import Method, Scores
 from .cdpruner import largest_determinant, similarity_kernel
@@ -47,9 +47,7 @@ class SharpVPlus(Method):
 
     def __post_init__(self) -> None:
         for name in ("weight", "power"):
-            value = getattr(self, name)
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+            set_numbers(self, **{name: number(name, getattr(self, name), least=0)})
 
     def score(self, features: Tensor) -> Scores:
         spatial, temporal = surroundings(features)

@@ -26,7 +26,7 @@ class Subsample(Method):
     cost: ClassVar[str] = "T N"
 
     def score(self, features: Tensor) -> Scores:
-        return Scores(torch.zeros(features.shape[:2], device=features.device), None)
+        return Scores(features.new_zeros(features.shape[:2], dtype=torch.float32), None)
 
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         frames, size, _ = features.shape
@@ -35,7 +35,7 @@ class Subsample(Method):
         wanted = min(frames, -(-total // size))
         # frame (i + 0.5) T / n for i = 0 .. n - 1
         times = torch.arange(wanted, device=features.device)
-        chosen = torch.zeros(frames, 1, device=features.device)
+        chosen = features.new_zeros(frames, 1, dtype=torch.float32)
         chosen[(2 * times + 1) * frames // (2 * wanted)] = 1
         scores = Scores(chosen.expand(frames, size), None)
         return Selection(budget.best(scores.of(present), present), scores)

@@ -26,7 +26,7 @@ class Uniform(Method):
     cost: ClassVar[str] = "T N"
 
     def score(self, features: Tensor) -> Scores:
-        return Scores(torch.zeros(features.shape[:2], device=features.device), self._alike(features))
+        return Scores(features.new_zeros(features.shape[:2], dtype=torch.float32), self._alike(features))
 
     def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
         scores = self.score(features)
@@ -39,4 +39,4 @@ class Uniform(Method):
 
     @staticmethod
     def _alike(features: Tensor) -> Tensor:
-        return torch.ones(len(features), device=features.device)
+        return features.new_ones(len(features), dtype=torch.float32)

@@ -7,6 +7,7 @@ adding the most worthy tokens of the video, as its exact mode does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..budget import Budget, Present, keep_top
+from ..checks import number, set_numbers
 from .base import Method, Scores, Selection
 
 KERNEL_WIDTHS = (-3, -2, -1, 0, 1)
@@ -42,10 +44,8 @@ class VidCom2(Method):
     channels: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if not 0.0 < self.channels <= 1.0:
-            raise ValueError(f"channels must lie in (0, 1], got {self.channels}")
+        set_numbers(self, temperature=number("temperature", self.temperature, above=0, most=math.inf))
+        set_numbers(self, channels=number("channels", self.channels, above=0, most=1))
 
     def score(self, features: Tensor) -> Scores:
         # 1. the channels of lowest variance over all tokens, normalised

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .layout import FRAMES, Layout
+from .layout import FRAMES, Layout, frame_spans
 
 RAW_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 FEATURES = ("pooler_output", "deepstack_features")
@@ -106,7 +106,7 @@ class Family:
                 f"{self.name} reads video frames as images, and its inputs do not tell them from stills: pass "
                 f"{FRAMES}=[8] for one video of 8 frames, {FRAMES}=[] for none"
             )
-        return len(inputs[FRAMES]) > 0
+        return len(frame_spans(inputs[FRAMES])) > 0
 
     def stock_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs without what only sharpv understands."""

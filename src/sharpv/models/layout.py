@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..budget import Present
+from ..checks import whole
 
 FRAMES = "video_frames"
 """Extra input of the families that read video frames as images: for each video in prompt order its number of frames,
 or, where still images stand beside them, the (start, stop) of its frames among all images."""
+_ACCEPTED = f"{FRAMES} must hold numbers of frames or rising (start, stop) pairs"
 
 
 @dataclass(frozen=True)
@@ -87,31 +90,59 @@ def square_frames(side: int, frames: int, videos: int, *, leading: int = 0, trai
     return [Layout(frames, side, side, leading, trailing)] * videos
 
 
-def frames_as_images(side: int, frames: Sequence[int | tuple[int, int]], rows: int | None) -> list[Layout]:
+def frame_spans(frames: Any) -> list[int | tuple[int, int]]:
+    """:data:`FRAMES` as plain numbers and pairs, from a list, an array, a tensor, or one number for one video.
+
+    Raises:
+        ValueError: entries that are neither.
+    """
+    try:
+        entries = _plain(frames)
+        return [_span(entry) for entry in (entries if isinstance(entries, Iterable) else [entries])]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{_ACCEPTED}, got {frames!r}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as lists and numbers."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _span(entry: Any) -> int | tuple[int, int]:
+    entry = _plain(entry)
+    if not isinstance(entry, Iterable):
+        return whole(FRAMES, entry)
+    start, stop = entry
+    return whole(FRAMES, _plain(start)), whole(FRAMES, _plain(stop))
+
+
+def frames_as_images(side: int, frames: Any, rows: int | None) -> list[Layout]:
     """Layouts of square frames, and of the still images between them, from :data:`FRAMES`.
 
     Args:
         side: height and width of an image in tokens.
-        frames: numbers of frames, which follow one another, or (start, stop) among the images.
+        frames: numbers of frames, which follow one another, or (start, stop) among the images; see
+            :func:`frame_spans`.
         rows: how many rows all images have, if known.
 
     Raises:
         ValueError: entries that are no numbers of frames or overlap, or that do not fit the images.
     """
     layouts: list[Layout] = []
+    spans = frame_spans(frames)
     end, size, mixed = 0, side * side, False
-    for entry in frames:
+    for entry in spans:
         if isinstance(entry, int):
             start, stop = end, end + entry
         else:
             (start, stop), mixed = entry, True
         if not end <= start < stop:
-            raise ValueError(f"{FRAMES} must hold numbers of frames or rising (start, stop) pairs, got {list(frames)}")
+            raise ValueError(f"{_ACCEPTED}, got {spans}")
         layouts += [Layout.still((start - end) * size), Layout(stop - start, side, side)]
         end = stop
     images = end if rows is None else rows // size
     if end > images or (end < images and not mixed):
-        raise ValueError(f"{FRAMES}={list(frames)} names {end} frames, but there are {images} images")
+        raise ValueError(f"{FRAMES}={spans} names {end} frames, but there are {images} images")
     return [layout for layout in (*layouts, Layout.still((images - end) * size)) if layout.rows]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ..budget import Budget
+from ..checks import number, set_numbers, whole
 
 METHOD = "sharpv"
 """Value of vLLM's ``--video-pruning-method``, and the key of ``--hf-overrides``."""
@@ -37,16 +37,13 @@ class Options:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.rate < 1.0:
+        rate = number("video_pruning_rate", self.rate)
+        if not 0.0 < rate < 1.0:
             raise ValueError(f"video_pruning_rate is the pruned share and must lie in (0, 1), got {self.rate}")
         if self.mode not in ("budget", "adaptive"):
             raise ValueError(f"sharpv's mode must be 'budget' or 'adaptive', got {self.mode!r}")
-        if not 0.0 < self.gain < math.inf:
-            raise ValueError(f"sharpv's gain must be a finite number above 0, got {self.gain}")
-        if not isinstance(self.floor, int) or self.floor < 0:
-            raise ValueError(f"sharpv's floor must be a whole number of at least 0, got {self.floor}")
-        if not 0.0 <= self.weight < math.inf:
-            raise ValueError(f"sharpv's weight must be a finite number of at least 0, got {self.weight}")
+        gain, weight = number("sharpv's gain", self.gain, above=0), number("sharpv's weight", self.weight, least=0)
+        set_numbers(self, rate=rate, gain=gain, floor=whole("sharpv's floor", self.floor, least=0), weight=weight)
 
     @classmethod
     def of(cls, model_config: Any) -> Options | None:
