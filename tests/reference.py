@@ -12,8 +12,11 @@ from transformers import PreTrainedModel
 
 import sharpv
 import tiny
-from sharpv.cache import CACHE
-from sharpv.prompt import PrunedPrompt
+from sharpv.config import Config
+from sharpv.kvcache.cache import CACHE
+from sharpv.models import find_family
+from sharpv.prompt.prune import prune
+from sharpv.prompt.pruned import PrunedPrompt, PrunedVideo
 
 
 def on(cache: Any) -> dict[str, Any]:
@@ -29,6 +32,20 @@ def cache_of(out: Any) -> Any:
 def pruned_prompt(cache: Any) -> PrunedPrompt:
     """What sharpv noted on a cache."""
     return cache._sharpv_request.prompt
+
+
+@torch.no_grad()
+def survivors(model: PreTrainedModel, inputs: dict[str, Any], config: Config) -> list[tuple[PrunedVideo, Tensor]]:
+    """Each video and what its surviving patches carry, ``(kept, D)``, as the language model reads them."""
+    family = find_family(model)
+    handed, prompt = prune(model, family, config, inputs)
+    rows = torch.cat(list(handed["mm_encoder_outputs"][family.handed_as].pooler_output))
+    layouts = [video.layout for video in prompt.videos]
+    kept = [layout.spread(video.keep, others=True) for layout, video in zip(layouts, prompt.videos)]
+    parts = rows.split([int(rows.sum()) for rows in kept])
+    every = [torch.ones_like(video.keep) for video in prompt.videos]
+    patches = [layout.spread(all_of_it, others=False) for layout, all_of_it in zip(layouts, every)]
+    return [(video, part[is_patch[stays]]) for video, part, is_patch, stays in zip(prompt.videos, parts, patches, kept)]
 
 
 def patch_columns(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
@@ -79,7 +96,7 @@ def reference_logits(
     Returns:
         (B, k, V): logits before each of the new tokens.
     """
-    assert sharpv.Handle.of(model) is None
+    assert sharpv.Pruning.of(model) is None
     rows = [(layer, torch.tensor(row)[:, None]) for layer, row in enumerate(forgotten or []) if row]
     hidden = [(layer, patch_columns(model, inputs) & row) for layer, row in rows]
     if hybrid(model):

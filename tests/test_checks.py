@@ -17,13 +17,13 @@ import torch
 
 import sharpv
 import tiny
-from sharpv import Budget, Contribution, Cosine, Layers, video
+from sharpv import Budget, Config, Contribution, CosineThreshold, KeepLayers, video
 from sharpv.calibration import require
 from sharpv.checks import number, whole
+from sharpv.integrations.vllm.options import Options
 from sharpv.methods import METHODS
 from sharpv.models.layout import Layout, frames_as_images
-from sharpv.vision import Encoding
-from sharpv.vllm.options import Options
+from sharpv.vision.asked import Encoding
 
 Door = tuple[str, Callable[..., Any]]
 DEFAULTS = [
@@ -37,7 +37,7 @@ DEFAULTS = [
 
 def read(**options: Any) -> None:
     """Numbers are looked at before the file is."""
-    video.read("no such file.mp4", **options)
+    video.read_video("no such file.mp4", **options)
 
 
 WHOLE: list[Door] = [
@@ -46,8 +46,7 @@ WHOLE: list[Door] = [
     ("min_tokens_per_frame", Budget),
     ("frames_at_once", Encoding),
     ("rows", lambda rows: Contribution(threshold=0.1, rows=rows)),
-    ("keep", lambda keep: Layers(keep=[keep])),
-    ("floor", lambda floor: Options(0.5, floor=floor)),
+    ("keep", lambda keep: KeepLayers(keep=[keep])),
     ("frames", read),
     ("max_pixels", read),
     ("max_frames", read),
@@ -58,16 +57,14 @@ REAL: list[Door] = [
     *((name, method) for name, method, kind in DEFAULTS if kind == "float"),
     ("retention", Budget),
     ("still", Encoding),
-    ("threshold", Cosine),
+    ("threshold", CosineThreshold),
     ("threshold", Contribution),
     ("relative", Contribution),
     ("kv_budget", Contribution),
-    ("video_pruning_rate", lambda video_pruning_rate: Options(video_pruning_rate)),
-    ("gain", lambda gain: Options(0.5, gain=gain)),
-    ("weight", lambda weight: Options(0.5, weight=weight)),
+    ("gain", lambda gain: Options(Config(retention=0.5), "pixels", gain)),
     ("fps", read),
-    ("tolerance", lambda tolerance: require("sharpv", tolerance)),
-    ("memory", lambda memory: sharpv.apply(tiny.make("llava_onevision"), memory=memory).remove()),
+    ("tolerance", lambda tolerance: require(Config(), tolerance)),
+    ("threshold", lambda threshold: Config(memory=CosineThreshold(threshold))),
 ]
 
 
@@ -90,8 +87,7 @@ def test_what_is_no_whole_number_is_refused_by_name(name, door, wrong):
 def test_what_is_no_number_is_refused_by_name(name, door, wrong):
     with pytest.raises((TypeError, ValueError)) as refused:
         door(**{name: wrong})
-    named = "memory" if door is Cosine else name
-    assert re.search(rf"{named} (is .*)?must (be|lie) .*, got ", str(refused.value)), refused.value
+    assert re.search(rf"({name}|memory) (is .*)?must (be|lie) .*, got ", str(refused.value)), refused.value
 
 
 @pytest.mark.parametrize(("name", "method", "kind"), DEFAULTS)
@@ -138,7 +134,7 @@ def test_ranges_and_their_sentences(options, value, accepted):
 
 @pytest.mark.parametrize("keep", [(1, 0), [0, 1], range(2), {1, 0}, np.array([1, 0]), torch.tensor([0, 1])], ids=repr)
 def test_layers_in_any_collection(keep):
-    assert Layers(keep) == Layers((0, 1)) and repr(Layers(keep)) == "Layers(keep=(0, 1))"
+    assert KeepLayers(keep) == KeepLayers((0, 1)) and repr(KeepLayers(keep)) == "KeepLayers(keep=(0, 1))"
 
 
 @pytest.mark.parametrize(
@@ -147,14 +143,14 @@ def test_layers_in_any_collection(keep):
         ((0, 1.5), "a layer of keep must be a whole number, got 1.5"),
         ((0.0, 1.0), "got 0.0"),
         ("0+1", "keep must hold layers, such as keep=(0, 23), got '0+1'"),
-        (3, "keep must hold layers, such as keep=(0, 23), got 3"),
+        (1j, "keep must hold layers, such as keep=(0, 23), got 1j"),
         ((0, -1), "keep must hold different layers, counted from 0, got (-1, 0)"),
         (np.array([2, 2]), "keep must hold different layers, counted from 0, got (2, 2)"),
     ],
 )
 def test_layers_that_are_none(keep, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
-        Layers(keep)
+        KeepLayers(keep)
 
 
 def test_a_share_of_zero_counts_as_not_given():

@@ -1,4 +1,4 @@
-"""The dozen invariants, every method x every model family."""
+"""The dozen invariants: every method on two families, two methods on every family."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from torch import Tensor
 
 import sharpv
 import tiny
-from conftest import build
-from reference import cache_of, pruned_prompt, reference_logits, stock
-from sharpv import Random, SharpV, Uniform
-from sharpv.methods import EVS, CDPruner, DivPrune, DyCoke, SharpVPlus, Subsample, VidCom2
+from reference import cache_of, pruned_prompt, reference_logits, stock, survivors
+from sharpv import Config
 from sharpv.models import find_family
 from tiny import Clip
+from variants import CONFIGS
 
-METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "sharpv": (SharpV(), {}),
-    "sharpv-manual": (SharpV(mode="manual", threshold=1.0), {}),
-    "sharpv-quarter": (SharpV(), {"retention": 0.25}),
-    "sharpv-floor-ceiling": (SharpV(), {"min_tokens_per_frame": 1, "max_tokens": 11}),
-    "uniform": (Uniform(), {"retention": 0.3}),
-    "random": (Random(seed=1), {"retention": 0.3}),
-    "random-at-sharpv-counts": (Random(seed=1, counts_of=SharpV()), {}),
-    "evs": (EVS(), {"retention": 0.3}),
-    "vidcom2": (VidCom2(), {"retention": 0.3}),
-    "dycoke": (DyCoke(), {}),
-    "divprune": (DivPrune(), {"retention": 0.3}),
-    "sharpv+": (SharpVPlus(), {}),
-    "cdpruner": (CDPruner(), {"retention": 0.3}),
-    "subsample": (Subsample(), {"retention": 0.3}),
-}
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14], [10, Clip(2), 15]]
 NEW = 4
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*requires_grad.*")
 
 
-@pytest.fixture(params=list(METHODS))
-def method(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    return METHODS[request.param]
+FULL = ("llava_onevision", "qwen2_5_vl")
+"""The families on which every method runs: one with 1-D positions and features in one tensor, one with multimodal RoPE
+and a list of features. A method gives a keep mask and nothing else, so what it could do to a family it does to one of
+these two; what a family could do to a mask shows with the two methods that run on all."""
+ON_ALL = (CONFIGS[0], CONFIGS[-1])
+KEEPING = [config for config in CONFIGS if not config.first.merges("1d")]
+"""What merges others into its survivors equals no masked run; see methods/test_merging.py."""
+CASES = [(config, name) for config in KEEPING for name in FULL] + [
+    (config, name) for config in ON_ALL for name in tiny.FAMILIES if name not in FULL
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"method", "family"} <= set(metafunc.fixturenames):
+        metafunc.parametrize(("method", "family"), CASES, ids=[f"{config}-{name}" for config, name in CASES])
+    elif "method" in metafunc.fixturenames:
+        # FastVID's densities are exp(-d^2) of the features as they are, in its paper too
+        scaled = [config for config in CONFIGS if config.first.name != "fastvid"]
+        metafunc.parametrize("method", scaled, ids=map(str, scaled))
 
 
 def run(model, inputs, method=None, **options) -> tuple[Any, Tensor]:
@@ -52,8 +51,7 @@ def run(model, inputs, method=None, **options) -> tuple[Any, Tensor]:
     if method is None:
         out = model.generate(**stock(inputs), **generate)
     else:
-        name, budget = method
-        with sharpv.apply(model, name, **{"memory": None, **budget, **options}) as handle:
+        with sharpv.apply(model, method, **options) as handle:
             out = model.generate(**inputs, **generate)
         out.report = handle.report
     return out, torch.stack(out.logits, dim=1)
@@ -62,13 +60,13 @@ def run(model, inputs, method=None, **options) -> tuple[Any, Tensor]:
 def test_keep_all_is_bitwise_the_dense_run(model, family, method):
     inputs = tiny.FAMILIES[family].inputs(PROMPTS)
     dense, dense_logits = run(model, inputs)
-    pruned, logits = run(model, inputs, (method[0], {"retention": 1.0}))
+    pruned, logits = run(model, inputs, Config(method.first, retention=1.0))
     assert torch.equal(logits, dense_logits)
     assert torch.equal(pruned.sequences, dense.sequences)
 
 
 def test_pruned_equals_dense_with_the_dropped_tokens_masked(family, attention, method):
-    model = build(family, attention)
+    model = tiny.build(family, attention)
     inputs = tiny.FAMILIES[family].inputs(PROMPTS)
     out, logits = run(model, inputs, method)
     keep = pruned_prompt(cache_of(out)).keep
@@ -111,7 +109,7 @@ def _marks(model) -> dict[str, Any]:
 @pytest.mark.parametrize("retention", [0.05, 0.25, 0.5, 0.99])
 def test_exact_count_where_a_count_was_asked(model, family, method, retention):
     inputs = tiny.FAMILIES[family].inputs([[10, Clip(1, frames=5), 12]])
-    out, _ = run(model, inputs, (method[0], {"retention": retention}))
+    out, _ = run(model, inputs, Config(method.first, retention=retention))
     assert out.report.kept == max(1, round(retention * tiny.FAMILIES[family].tokens_of_frames(Clip(1, frames=5))))
 
 
@@ -127,8 +125,8 @@ def test_order_is_preserved(model, family, method):
     # features of the survivors are the rows that the mask names, in their order
     own = find_family(model)
     rows = torch.cat(list(own.encode(model, own.modality, inputs).pooler_output)).flatten(0, -2).chunk(len(PROMPTS))
-    for pruned, features in zip(prompt.videos, rows):
-        assert torch.equal(pruned.features, pruned.layout.split(features)[pruned.keep])
+    for (video, carried), features in zip(survivors(model, inputs, method), rows):
+        assert torch.equal(carried, video.layout.split(features)[video.keep])
 
 
 def test_deterministic(model, family, method):
@@ -141,9 +139,8 @@ def test_deterministic(model, family, method):
 @pytest.mark.parametrize("scale", [1e-3, 0.37, 5.0, 1e3])
 def test_features_scaled_by_a_constant_change_nothing(method, scale):
     features = torch.randn(6, 16, 32, generator=torch.Generator().manual_seed(5))
-    chosen, budget = method
-    budget = sharpv.Budget(**budget)
-    assert torch.equal(chosen.select(features, budget).keep, chosen.select(features * scale, budget).keep)
+    chosen, scaled = (method.first.select(video, method.budget).keep for video in (features, features * scale))
+    assert torch.equal(chosen, scaled)
 
 
 def test_import_changes_no_global():
@@ -162,7 +159,7 @@ def picture():
 before = picture()
 import sharpv
 assert picture() == before
-assert "typer" not in sys.modules and "av" not in sys.modules
+assert not {"typer", "av", "rich"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -177,8 +174,8 @@ def test_no_video_in_the_prompt_changes_nothing(model, family, method):
 
 def test_eager_equals_sdpa(family, method):
     inputs = tiny.FAMILIES[family].inputs(PROMPTS)
-    _, eager = run(build(family, "eager"), inputs, method, memory=tiny.HIGH_M)
-    _, sdpa = run(build(family, "sdpa"), inputs, method, memory=tiny.HIGH_M)
+    _, eager = run(tiny.build(family, "eager"), inputs, method, memory=tiny.HIGH_M)
+    _, sdpa = run(tiny.build(family, "sdpa"), inputs, method, memory=tiny.HIGH_M)
     torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=0)
 
 

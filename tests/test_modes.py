@@ -7,33 +7,33 @@ from pathlib import Path
 
 import pytest
 
-import modes
+import every_mode
 import sharpv
 import tiny
 from sharpv.models import FAMILIES
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*deprecated.*", "ignore:.*recompile.*")
-@pytest.mark.parametrize("stage", modes.STAGES)
-@pytest.mark.parametrize("mode", modes.MODES)
+@pytest.mark.parametrize("stage", every_mode.STAGES)
+@pytest.mark.parametrize("mode", every_mode.MODES)
 def test_mode(family: str, mode: str, stage: str, tmp_path: Path) -> None:
-    case = modes.Case(family, modes.STAGES[stage], tmp_path)
-    refused = modes.refusal(mode, family, stage)
+    case = every_mode.Case(family, every_mode.STAGES[stage], tmp_path)
+    refused = every_mode.refusal(mode, family, stage)
     if refused is None:
-        modes.MODES[mode](case)
+        every_mode.MODES[mode](case)
     else:
         with pytest.raises(ValueError, match=re.escape(refused.sentence)):
-            modes.MODES[mode](case)
-    assert sharpv.Handle.of(case.model) is None
+            every_mode.MODES[mode](case)
+    assert sharpv.Pruning.of(case.model) is None
 
 
-@pytest.mark.parametrize("stage", modes.STAGES)
+@pytest.mark.parametrize("stage", every_mode.STAGES)
 @pytest.mark.parametrize("variant", tiny.VARIANTS)
 def test_variants_of_a_family(variant: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tiny.FAMILIES, variant, tiny.VARIANTS[variant])
-    case = modes.Case(variant, modes.STAGES[stage], tmp_path)
-    modes.greedy(case)
-    modes.beams(case)
+    case = every_mode.Case(variant, every_mode.STAGES[stage], tmp_path)
+    every_mode.greedy(case)
+    every_mode.beams(case)
 
 
 def test_every_model_type_has_been_seen() -> None:
@@ -42,4 +42,4 @@ def test_every_model_type_has_been_seen() -> None:
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
-    assert modes.DOCUMENT.read_text() == modes.table(), "write it again: python tests/modes.py"
+    assert every_mode.DOCUMENT.read_text() == every_mode.table(), "write it again: python tests/every_mode.py"

@@ -12,21 +12,17 @@ from torch import Tensor
 
 import sharpv
 import tiny
-from sharpv import Budget, Contribution, Cosine, Layers, Random, SharpV
-from sharpv.criteria import LayerView
-from sharpv.importance import dissimilarity, surroundings
-from sharpv.methods import METHODS, VTW, CDPruner, DivPrune, DyCoke, Method, Selection, Uniform
-from sharpv.vision import repeated
+from sharpv import Budget, Contribution, CosineThreshold, KeepLayers
+from sharpv.kvcache import LayerView
+from sharpv.methods import CDPruner, Method, Selection, Uniform
+from sharpv.methods.budget import Present
+from sharpv.methods.importance import dissimilarity, surroundings
+from sharpv.vision.encoding import repeated
 from tiny import Clip
+from variants import ALL
 
-VARIANTS = [
-    SharpV(mode="manual"),
-    Random(counts_of=SharpV()),
-    DyCoke(pruned=0.31),
-    DivPrune(scope="video"),
-    CDPruner(question=torch.linspace(-1, 1, 48)),
-]
-EVERY = pytest.mark.parametrize("method", [*(method() for method in METHODS.values()), *VARIANTS], ids=repr)
+VARIANTS = [CDPruner(question=torch.linspace(-1, 1, 48))]
+EVERY = pytest.mark.parametrize("method", [*dict.fromkeys(method for method, _ in ALL), *VARIANTS], ids=repr)
 
 
 @contextmanager
@@ -61,7 +57,7 @@ def slow_clip() -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_method_chooses_what_it_chooses_elsewhere(method, surrounded, dtype):
     video = slow_clip().to(dtype)
-    budget = Budget() if isinstance(method, VTW) else Budget(0.3)
+    budget = Budget(0.3)
     outside = method.select(video, budget)
     with surrounded():
         inside = method.select(video, budget)
@@ -101,9 +97,9 @@ def test_the_pipeline_chooses_outside_of_autocast():
 
     @dataclass(frozen=True)
     class Watching(Uniform):
-        def choose(self, features: Tensor, budget: Budget, present: object = None) -> Selection:
+        def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
             seen.append(torch.is_autocast_enabled("cpu"))
-            return super().choose(features, budget)
+            return super().choose(features, budget, present)
 
     model, inputs = tiny.make("llava_onevision"), tiny.FAMILIES["llava_onevision"].inputs([[10, Clip(1), 12]])
     method: Method = Watching()
@@ -116,7 +112,7 @@ def test_the_pipeline_chooses_outside_of_autocast():
 
 
 @SURROUNDED
-@pytest.mark.parametrize("criterion", [Cosine(), Contribution(relative=0.5), Layers(keep=(0,))], ids=repr)
+@pytest.mark.parametrize("criterion", [CosineThreshold(), Contribution(relative=0.5), KeepLayers(keep=(0,))], ids=repr)
 def test_criteria_measure_in_float32(criterion, surrounded):
     first, hidden, attended = slow_clip().bfloat16()[:6].unflatten(0, (3, 2))
     visual = torch.arange(24).expand(2, -1) < 20

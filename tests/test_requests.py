@@ -19,11 +19,9 @@ from transformers import DynamicCache, LogitsProcessorList
 
 import sharpv
 import tiny
-from conftest import build
 from reference import cache_of, on
 from sharpv.covers import Cover
 from sharpv.methods import METHODS
-from sharpv.methods.inner import InnerMethod
 from tiny import Clip
 
 ONE: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14]]
@@ -31,8 +29,14 @@ TWO: list[list[tiny.Part]] = [*ONE, [10, Clip(2), 15]]
 OTHER: list[list[tiny.Part]] = [[10, Clip(9, frames=6), 15]]
 GREEDY: dict[str, Any] = dict(do_sample=False, return_dict_in_generate=True, output_logits=True)
 TYPES = ["llava_onevision", "qwen2_5_vl", "internvl"]
-INNER = [name for name, method in METHODS.items() if issubclass(method, InnerMethod)]
-"""Methods that keep something while a prompt is being read."""
+STAGES = {
+    "cosine": tiny.HIGH_M,
+    "fastv": "fastv:retention=0.3",
+    "vtw": "vtw",
+    "contribution": "contribution:relative=0.5",
+}
+"""Second stages that keep something while a prompt is being read."""
+CASES = [(name, "cosine") for name in sorted(METHODS)] + [("sharpv", stage) for stage in STAGES if stage != "cosine"]
 
 
 def inputs_of(family: str, prompts: list[list[tiny.Part]] = ONE) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def seen(out: Any) -> tuple[Tensor, list[int]]:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    return {"method": name} if METHODS[name].adaptive else {"method": name, "retention": 0.3}
+    return {"config": name} if METHODS[name].adaptive else {"config": name, "retention": 0.3}
 
 
 # threads --------------------------------------------------------------------------------------------------------------
@@ -60,11 +64,11 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_threads_do_not_meet(name, hasty):
-    """Four threads, generating and running forward on one model: as if each were alone. All methods, both stages."""
-    family = TYPES[sorted(METHODS).index(name) % len(TYPES)]
-    model = build(family)
+@pytest.mark.parametrize(("name", "stage"), CASES)
+def test_threads_do_not_meet(name, stage, hasty):
+    """Four threads, generating and running forward on one model: as if each were alone. All methods, all stages."""
+    family = TYPES[CASES.index((name, stage)) % len(TYPES)]
+    model = tiny.build(family)
     requests = [inputs_of(family, [[10, *([12] * i), Clip(i, frames=4 + 2 * (i % 2)), 13]]) for i in range(4)]
 
     def ask(index: int) -> Any:
@@ -75,8 +79,7 @@ def test_threads_do_not_meet(name, hasty):
         out = model(**requests[index], use_cache=True)
         return out.logits, [layer.keys.shape[2] for layer in cache_of(out).layers], str(handle.report_of(out))
 
-    memory = None if name in INNER else tiny.HIGH_M
-    with torch.no_grad(), sharpv.apply(model, **options_of(name), memory=memory) as handle:
+    with torch.no_grad(), sharpv.apply(model, **options_of(name), memory=STAGES[stage]) as handle:
         alone = [(ask(index), read(index)) for index in range(4)]
         with ThreadPoolExecutor(4) as pool:
             jobs = [(i, k, pool.submit((ask, read)[k], i)) for _ in range(2) for i in range(4) for k in (0, 1)]
@@ -89,7 +92,7 @@ def test_threads_do_not_meet(name, hasty):
 @pytest.mark.parametrize("family", TYPES)
 @pytest.mark.parametrize("nested", ["forward", "generate"])
 def test_a_call_inside_a_generation_is_pruned_on_its_own(family, nested):
-    model, other = build(family), inputs_of(family, OTHER)
+    model, other = tiny.build(family), inputs_of(family, OTHER)
     lengths = []
 
     def judge(ids: Tensor, scores: Tensor) -> Tensor:
@@ -129,10 +132,10 @@ class Gate:
 
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize("family", TYPES)
-@pytest.mark.parametrize("name", ["sharpv", "fastv"])
-def test_a_generation_that_still_runs_when_pruning_is_removed_ends_as_it_began(family, name, at):
-    model, inputs = build(family), inputs_of(family)
-    options = {**options_of(name), "memory": None if name in INNER else tiny.HIGH_M}
+@pytest.mark.parametrize("stage", ["cosine", "fastv"])
+def test_a_generation_that_still_runs_when_pruning_is_removed_ends_as_it_began(family, stage, at):
+    model, inputs = tiny.build(family), inputs_of(family)
+    options = {"memory": STAGES[stage]}
     with sharpv.apply(model, **options):
         expected = seen(model.generate(**inputs, max_new_tokens=4, **GREEDY))
     dense = model.generate(**_stock(model, inputs), max_new_tokens=4, **GREEDY)
@@ -141,7 +144,7 @@ def test_a_generation_that_still_runs_when_pruning_is_removed_ends_as_it_began(f
         with sharpv.apply(model, **options) as handle:
             job = pool.submit(lambda: model.generate(**inputs, max_new_tokens=4, **GREEDY, streamer=gate))
             assert gate.reached.wait(60)
-        assert not handle.active and not handle.finished and sharpv.Handle.of(model) is None
+        assert not handle.active and not handle.finished and sharpv.Pruning.of(model) is None
         # new calls are dense already, and pruning anew is possible where the two would not meet inside
         assert torch.equal(seen(model.generate(**_stock(model, inputs), max_new_tokens=4, **GREEDY))[0], seen(dense)[0])
         with pytest.raises(ValueError, match="still runs on this model, and both act inside it"):
@@ -150,7 +153,7 @@ def test_a_generation_that_still_runs_when_pruning_is_removed_ends_as_it_began(f
         gate.open.set()
         logits, stored = seen(job.result())
     assert torch.equal(logits, expected[0]) and stored == expected[1]
-    assert handle.finished and sharpv.Handle.of(model) is second
+    assert handle.finished and sharpv.Pruning.of(model) is second
     second.remove()
     assert not {"generate", "forward"} & vars(model).keys()
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.get_decoder().layers)
@@ -166,7 +169,7 @@ def _stock(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("family", TYPES)
 @pytest.mark.parametrize("memory", [None, tiny.HIGH_M])
 def test_a_cache_that_an_interrupted_pass_left_is_refused(family, memory):
-    model, inputs = build(family), inputs_of(family)
+    model, inputs = tiny.build(family), inputs_of(family)
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -217,7 +220,7 @@ def test_accelerate_wraps_and_unwraps_in_any_order(first, last):
         assert kept() == pruned
         handle.remove()
     assert kept() == dense
-    assert sharpv.Handle.of(model) is None and "generate" not in vars(model)
+    assert sharpv.Pruning.of(model) is None and "generate" not in vars(model)
     if (first, last) == ("apply", "unwrap"):
         assert "forward" not in vars(model)
 
@@ -237,7 +240,7 @@ def test_pruning_and_a_wrapper_come_off_in_any_order(order):
 
     for step in order:
         (handle.remove, unwrap)[step]()
-    assert torch.equal(model(**inputs).logits, dense) and sharpv.Handle.of(model) is None
+    assert torch.equal(model(**inputs).logits, dense) and sharpv.Pruning.of(model) is None
 
 
 def test_dataparallel_and_peft_run_what_they_wrap():
@@ -282,7 +285,7 @@ def test_a_pruned_model_is_not_stored_whole(memory):
 @pytest.mark.parametrize("memory", [None, tiny.HIGH_M])
 @pytest.mark.parametrize("by_hand", [False, True], ids=["generate", "forward"])
 def test_a_later_turn_must_go_on_with_what_is_cached(family, memory, by_hand):
-    model, inputs = build(family), inputs_of(family, TWO)
+    model, inputs = tiny.build(family), inputs_of(family, TWO)
     turn = torch.tensor([[16, 17], [17, 16]])
     with torch.no_grad(), sharpv.apply(model, memory=memory):
         if by_hand:
@@ -323,10 +326,10 @@ def test_a_later_turn_must_go_on_with_what_is_cached(family, memory, by_hand):
 
 def test_paged_caches_are_refused():
     with (
-        sharpv.apply(build("llava_onevision"), memory=None),
+        sharpv.apply(tiny.build("llava_onevision"), memory=None),
         pytest.raises(ValueError, match="'paged' reads prompts without their videos"),
     ):
-        build("llava_onevision").generate(
+        tiny.build("llava_onevision").generate(
             **inputs_of("llava_onevision"), cache_implementation="paged", max_new_tokens=2
         )
 
@@ -335,7 +338,7 @@ class BlockMask:
     """Stands in for what flex_attention hands to the layers."""
 
 
-@pytest.mark.parametrize("options", [{"memory": tiny.HIGH_M}, {"method": "fastv", "retention": 0.5}])
+@pytest.mark.parametrize("options", [{"memory": tiny.HIGH_M}, {"memory": "fastv"}])
 def test_masks_that_are_no_tensors_are_refused_before_prefill(options, monkeypatch):
     model, inputs = tiny.make("llava_onevision"), inputs_of("llava_onevision")
     entered: list[int] = []

@@ -1,5 +1,5 @@
 """``python -m sharpv``: the command line."""
 
-from .cli import app
+from .cli.app import app
 
-app(prog_name="sharpv")
+app()

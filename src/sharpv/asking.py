@@ -11,21 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.generation.streamers import BaseStreamer
 
-from . import pocket, smol
-from .budget import Budget
-from .criteria import Criterion, get_criterion
-from .handle import Handle
-from .methods import get_method
-from .models import find_family, list_models
+from . import embedded
+from .models import find_family
 from .models.layout import FRAMES
-from .video import Clip
-from .vision import Encoding
+from .models.loading import load_checkpoint
+from .pruning import Pruning
+from .video.clip import Clip
 
-EMBEDDED = {"pocket": pocket.load, "smol": smol.load}
-"""Names of the embedded models wherever a model is named."""
 SMALL_WORLD = "{} knows only its own small synthetic world: on any other clip its answers mean nothing"
 
 
@@ -59,49 +54,29 @@ class FirstToken(BaseStreamer):
         pass
 
 
-def load(model: str | Path, device: str = "cpu", dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(model: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[PreTrainedModel, ProcessorMixin]:
     """A model and its processor: ``"pocket"``, ``"smol"``, a local directory, or a hub id of a supported family.
 
     Raises:
         ValueError: a family that is not supported (checked before weights are fetched), a device or dtype that is not
             there, a checkpoint that cannot be read, packages that ``"smol"`` needs.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        kind = torch.empty(0, device=device).device.type
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available") from error
+    if kind == "meta":
+        raise ValueError("device 'meta' holds no weights: pass auto, cpu, cuda, ...")
     if dtype not in ("auto", "float32", "float16", "bfloat16"):
         raise ValueError(f"dtype must be auto, float32, float16 or bfloat16, got {dtype!r}")
-    if model in EMBEDDED:
+    if model in embedded.names():
         try:
-            return EMBEDDED[str(model)](device, None if dtype == "auto" else getattr(torch, dtype))
+            return embedded.loader(str(model))(device, None if dtype == "auto" else getattr(torch, dtype))
         except ImportError as error:
             raise ValueError(str(error)) from error
-    try:
-        model_type = AutoConfig.from_pretrained(model).model_type
-        if model_type not in list_models():
-            raise ValueError(f"model type {model_type!r} is not supported; supported: {', '.join(list_models())}")
-        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-        processor = AutoProcessor.from_pretrained(model)
-    except OSError as error:
-        where = "" if Path(model).is_dir() else "there is no such directory, and as a hub id: "
-        raise ValueError(f"cannot load the model {str(model)!r}: {where}{str(error).splitlines()[0]}") from error
-    return loaded.to(device).eval(), processor
-
-
-def check(
-    method: str,
-    *,
-    memory: float | Criterion | None,
-    retention: float | None,
-    max_tokens: int | None,
-    still: float | None,
-    frames_at_once: int | None,
-) -> None:
-    """Refuse what :func:`sharpv.apply` would refuse, before a model is loaded."""
-    get_method(method).require_budget(Budget(retention, max_tokens))
-    get_criterion(memory)
-    Encoding(still, frames_at_once)
+    return load_checkpoint(model, device, dtype)
 
 
 def encode(model: PreTrainedModel, processor: ProcessorMixin, clip: Clip, question: str) -> Any:
@@ -140,8 +115,20 @@ def encode_turns(
     prompt = processor.apply_chat_template(turns, add_generation_prompt=True)
     inputs = processor(text=[prompt], return_tensors="pt", **media)
     if videos and find_family(model).modality == "image":
-        inputs[FRAMES] = [len(video) for video in videos]
+        inputs[FRAMES] = _spans(turns, [len(video) for video in videos])
     return inputs
+
+
+def _spans(turns: list[dict[str, Any]], frames: list[int]) -> list[Any]:
+    """Where each video's frames lie among all pictures, a still being one of them."""
+    parts = [part["type"] for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]]
+    spans, start, left = [], 0, iter(frames)
+    for part in parts:
+        count = next(left) if part == "video" else int(part == "image")
+        if part == "video":
+            spans.append((start, start + count))
+        start += count
+    return spans
 
 
 def answer(
@@ -149,7 +136,7 @@ def answer(
 ) -> Answer:
     """Generate, greedily unless told otherwise, pruned if the model is."""
     inputs = inputs.to(model.device, model.dtype)
-    if Handle.of(model) is None:
+    if Pruning.of(model) is None:
         inputs = find_family(model).stock_inputs(inputs)
     generation = {"do_sample": False, **generation}
     clock = FirstToken() if generation.get("num_beams") in (None, 1) else None

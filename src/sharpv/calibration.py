@@ -11,21 +11,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import Cache, PreTrainedModel
 
-from .apply import apply
-from .cache import CACHE, ForgettingLayer
 from .checks import number, whole
-from .criteria import Layers
-from .memory import trace_of
-from .methods import InnerMethod, Method, get_method
+from .config import Config
+from .door import apply
+from .kvcache.cache import CACHE, ForgettingLayer
+from .kvcache.criteria import KeepLayers
+from .kvcache.memory import trace_of
+from .methods import Method
 
 
 @dataclass(frozen=True)
@@ -33,28 +34,33 @@ class Calibration:
     """What :func:`calibrate` found. All harms are mean KL divergences per token of an answer, in nats.
 
     Attributes:
-        memory: for ``sharpv.apply(model, memory=...)``.
+        config: what was asked for, with the layers that were found as its second stage.
         harm: of each layer, when it alone forgets; NaN for a layer that cannot (a sliding window, a recurrent state).
-        together: when all layers but ``memory.keep`` forget.
+        together: when all layers but :attr:`keep` forget.
         answers: the answers that it was measured on.
         tokens: their tokens after the first, which is read at prefill and cannot change.
     """
 
-    memory: Layers
+    config: Config
     harm: tuple[float, ...]
     together: float
     answers: int
     tokens: int
 
+    @property
+    def keep(self) -> tuple[int, ...]:
+        """The layers that keep the video."""
+        return cast(KeepLayers, self.config.second).keep
+
 
 def calibrate(
     model: PreTrainedModel,
     prompts: Iterable[Mapping[str, Any]] | Mapping[str, Any],
-    method: str | Method = "sharpv",
+    config: Config | Method | str = "sharpv",
     *,
     tolerance: float = 0.01,
     max_new_tokens: int = 48,
-    **budget: Any,
+    **options: Any,
 ) -> Calibration:
     """Find the fewest layers that must keep the video for the model's own answers to stay what they are.
 
@@ -66,26 +72,28 @@ def calibrate(
     Args:
         model: as for :func:`sharpv.apply`; it must not be pruned yet.
         prompts: the processor's inputs, one prompt with a video each; a single one may come by itself.
-        method, budget: of the first stage, with the names and errors of :func:`sharpv.apply`.
+        config, options: of the first stage, as for :func:`sharpv.apply`.
         tolerance: how far the answers may move, mean KL divergence per token in nats, above 0.
         max_new_tokens: of an answer.
 
     Raises:
         TypeError: a number that is none.
-        ValueError: no prompt, a batch of several, no answer of two tokens, a tolerance that is not above 0, or a method
-            that acts inside the model, in the place of the second stage.
+        ValueError: no prompt, a batch of several, no answer of two tokens, a tolerance that is not above 0, or a
+            configuration that has a second stage already.
 
     Example:
         >>> found = sharpv.calibrate(model, prompts, retention=0.25)
-        >>> found.memory
-        Layers(keep=(0, 23, 24))
-        >>> pruning = sharpv.apply(model, retention=0.25, memory=found.memory)
+        >>> print(found.config)
+        sharpv retention=0.25 memory=layers:keep=0+23+24
+        >>> found.config.save("mine.json")
+        >>> pruning = sharpv.apply(model, sharpv.Config.load("mine.json"))
     """
-    require(method, tolerance)
+    asked = Config.of(config, **options)
+    require(asked, tolerance)
     prompts = [prompts] if isinstance(prompts, Mapping) else prompts
     max_new_tokens = whole("max_new_tokens", max_new_tokens, least=1)
     depth = len(model.get_decoder().layers)
-    with torch.no_grad(), apply(model, method, memory=Layers(tuple(range(depth))), **budget):
+    with torch.no_grad(), apply(model, asked, memory=KeepLayers(tuple(range(depth)))):
         read = [_read(model, inputs, max_new_tokens) for inputs in prompts]
         replays = [replay for replay in read if replay is not None]
         if not replays:
@@ -95,7 +103,7 @@ def calibrate(
         order = sorted(able, key=alone.__getitem__)
         gone, together = _most(replays, order, tolerance)
     return Calibration(
-        memory=Layers(tuple(index for index in able if index not in gone)),
+        config=replace(asked, memory=KeepLayers(tuple(index for index in able if index not in gone))),
         harm=tuple(alone.get(index, math.nan) for index in range(depth)),
         together=together,
         answers=len(replays),
@@ -103,10 +111,10 @@ def calibrate(
     )
 
 
-def require(method: str | Method, tolerance: float) -> None:
+def require(config: Config, tolerance: float) -> None:
     """Refuse what :func:`calibrate` refuses whatever the model."""
-    if isinstance(chosen := get_method(method), InnerMethod):
-        raise ValueError(f"{chosen.name} acts inside the language model, in the place of the second stage")
+    if config.second is not None:
+        raise ValueError(f"calibrate looks for the second stage itself, got memory={config.second}: pass memory=None")
     number("tolerance", tolerance, above=0, most=math.inf)
 
 
@@ -123,7 +131,7 @@ class _Replay:
     answer: Tensor
     """(1, tokens) ids: all but the answer's last."""
 
-    def thoughts(self, gone: Sequence[int]) -> Tensor:
+    def log_probs(self, gone: Sequence[int]) -> Tensor:
         """(tokens, vocabulary) log-probabilities after each token of the answer when these layers have forgotten."""
         cache = copy.copy(self.cache)
         # appending to a layer and forgetting make new tensors; what else a model keeps may be written in place
@@ -138,8 +146,8 @@ class _Replay:
 
     @cached_property
     def before(self) -> Tensor:
-        """The thoughts with nothing forgotten."""
-        return self.thoughts([])
+        """The log-probabilities with nothing forgotten."""
+        return self.log_probs([])
 
 
 def _read(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int) -> _Replay | None:
@@ -162,7 +170,7 @@ def _read(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int
 def _harm(replays: Sequence[_Replay], gone: Sequence[int]) -> float:
     """Mean KL(before || now) per token."""
     moved = [
-        functional.kl_div(replay.thoughts(gone), replay.before, log_target=True, reduction="none").sum(dim=-1)
+        functional.kl_div(replay.log_probs(gone), replay.before, log_target=True, reduction="none").sum(dim=-1)
         for replay in replays
     ]
     return float(torch.cat(moved).mean())

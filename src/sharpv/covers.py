@@ -1,4 +1,4 @@
-"""Stand-ins that let a model's own code run on a shorter prompt while its caller counts in the full one."""
+"""Stand-ins for a model's own methods, on the instance: they come off exactly, in any order of wrapping."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import pickle
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Cover:
     """Stands in for one method of a model; copies itself with the model, so a deepcopy is pruned on its own.
 
-    Once its handle is removed it only passes on: somebody may have wrapped it in the meantime. It has a signature but
-    no ``__wrapped__``, so nobody who unwraps what they had put around it unwraps it too.
+    It calls ``run`` of its owner, a :class:`~sharpv.Pruning`, with the original first. Once that is removed it only
+    passes on: somebody may have wrapped it in the meantime. It has a signature but no ``__wrapped__``, so nobody who
+    unwraps what they had put around it unwraps it too.
     """
 
-    def __init__(self, handle: Any, name: str, original: Callable[..., Any], before: Any) -> None:
+    def __init__(
+        self, owner: Any, name: str, run: Callable[..., Any], original: Callable[..., Any], before: Any
+    ) -> None:
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(original, attribute):
                 setattr(self, attribute, getattr(original, attribute))
-        self.handle, self.name, self.original = handle, name, original
+        self.owner, self.name, self.run, self.original = owner, name, run, original
         self.before = before
         """The instance attribute that was there already (accelerate's, say), or None."""
 
@@ -41,11 +43,11 @@ class Cover:
 
     def take_off(self) -> None:
         """Put back what stood here before, unless somebody has put something else in its place since."""
-        model = self.handle.model
+        model = self.owner.model
         if Cover.at(model, self.name) is not self:
             return
         before = self.before
-        while isinstance(before, Cover) and before.handle.finished:  # taken off while this one lay over it
+        while isinstance(before, Cover) and before.owner.finished:  # taken off while this one lay over it
             before = before.before
         if before is None:
             vars(model).pop(self.name, None)
@@ -54,13 +56,13 @@ class Cover:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], nn.Module):  # accelerate's unwrap_model binds what it finds, methods too
-            if args[0] is not self.handle.model:
+            if args[0] is not self.owner.model:
                 raise ValueError(
                     "this model carries the pruning of the model that it was copied from: "
                     "copy a model before it is unwrapped, or call sharpv.apply on the copy"
                 )
             args = args[1:]
-        return getattr(self.handle, self.name)(self.original, *args, **kwargs)
+        return self.run(self.original, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Cover:
         twin = memo[id(self)] = type(self).__new__(type(self))
@@ -72,43 +74,3 @@ class Cover:
             "this model is pruned by sharpv, which cannot be stored with it: "
             "call remove() first, or store save_pretrained or the state_dict"
         )
-
-
-class FullPromptStreamer:
-    """Hands a streamer the full prompt where ``generate`` puts the shorter one, first."""
-
-    def __init__(self, streamer: Any, full: Tensor) -> None:
-        self.streamer = streamer
-        self.full: Tensor | None = full
-
-    def put(self, value: Tensor) -> None:
-        if self.full is not None:
-            value, self.full = self.full.cpu(), None
-        self.streamer.put(value)
-
-    def end(self) -> None:
-        self.streamer.end()
-
-
-class UnexpandableFeatures:
-    """Features of several samples as one tensor, which beams would repeat wrongly: refuses to be taken apart."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.features = features
-
-    def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.features.to(*args, **kwargs)
-
-    def flatten(self, start: int, end: int) -> Tensor:
-        return self.features.flatten(start, end)
-
-    def __iter__(self) -> Any:
-        raise ValueError(
-            "a trimmed batch cannot be expanded for beams or num_return_sequences on this model: use sharpv.apply"
-        )
-
-
-def with_full_prompt(sequences: Tensor, full: Tensor, shorter: int) -> Tensor:
-    """Replace the shorter prompt at the head of generated sequences by the full one, repeated for beams."""
-    prompt = full.repeat_interleave(len(sequences) // len(full), dim=0).to(sequences.device)
-    return torch.cat([prompt, sequences[:, shorter:]], dim=1)

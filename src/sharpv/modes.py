@@ -12,15 +12,14 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .methods import InnerMethod
+from .config import Config
 from .models import Family
-from .prompt import Settings
 
 
 def refuse_mode(
     model: PreTrainedModel,
     family: Family,
-    settings: Settings,
+    config: Config,
     option: Callable[[str], Any],
     kwargs: Mapping[str, Any],
 ) -> None:
@@ -29,17 +28,17 @@ def refuse_mode(
     Raises:
         ValueError: the mode and what to do instead, in one sentence.
     """
-    memory = settings.inside
-    gaps = settings.positions == "original" and family.positions == "1d"
+    second = config.second
+    gaps = config.positions == "original" and family.positions == "1d"
     implementation = option("cache_implementation")
-    if memory and implementation not in (None, "dynamic"):
+    if second is not None and implementation not in (None, "dynamic"):
         raise ValueError(
             f"memory needs the dynamic cache, got cache_implementation={implementation!r}: apply with memory=None"
         )
     if implementation == "paged":
         raise ValueError("cache_implementation='paged' reads prompts without their videos: drop it")
     if option("prefill_chunk_size") is not None:
-        if memory:
+        if second is not None:
             raise ValueError("memory needs the prefill in one piece: apply with memory=None for prefill_chunk_size")
         if Version(transformers.__version__) < Version("5.23"):
             raise ValueError(
@@ -51,7 +50,7 @@ def refuse_mode(
                 "chunks: drop prefill_chunk_size, or apply with positions='packed'"
             )
     draft, types = kwargs.get("assistant_model"), "mm_token_type_ids"
-    if memory and (draft is not None or option("prompt_lookup_num_tokens") is not None):
+    if second is not None and (draft is not None or option("prompt_lookup_num_tokens") is not None):
         raise ValueError(
             "memory decides after prefill, but assisted decoding judges its first candidates in the same pass: "
             "apply with memory=None"
@@ -61,8 +60,8 @@ def refuse_mode(
             f"transformers hands {types} to the assistant model, and {type(draft).__name__} does not take it: "
             "on this model assisted decoding needs a draft of the same kind, or prompt_lookup_num_tokens"
         )
-    if option("use_cache") is False and isinstance(settings.method, InnerMethod):
-        raise ValueError(f"{settings.method.name} drops tokens inside the model and needs its cache: use_cache=True")
+    if option("use_cache") is False and second is not None and second.shortens:
+        raise ValueError(f"{second.name} drops tokens inside the model and needs its cache: use_cache=True")
     if option("use_cache") is False and gaps:
         raise ValueError(
             "use_cache=False would take the gaps between original positions for packed sequences: "

@@ -8,93 +8,118 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-from transformers import Cache
+import numpy as np
 
-from .cache import kv_bytes, kv_bytes_of_length
-from .importance import dissimilarity
-from .memory import MemoryTrace
-from .prompt import PrunedPrompt, PrunedVideo
+from .kvcache.memory import MemoryTrace
+from .prompt.pruned import PrunedPrompt, PrunedVideo
 
 EMPTY_SHARE = 0.02
 """Over-pruning: a video, or four frames in a row, of which less than this share is kept."""
 EMPTY_FRAMES = 4
-DUPLICATE = 0.2
-"""Redundancy kept: a survivor whose Dissim to the survivor at its place one frame before is below this (cos > 0.98)."""
-DUPLICATE_SHARE = 0.5
+REPEATED_SHARE = 0.5
+"""Redundancy kept: more than this share of the survivors nearly repeat the survivor one frame before."""
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """One video.
+
+    Attributes:
+        sample: its sample in the batch.
+        height, width: of a frame, in visual tokens.
+        total: visual tokens that the full prompt held.
+        kept: of each frame, the kept tokens in raster order, counted from 0.
+        encoded: frames that the vision tower was run on.
+        repeats: survivors that nearly equal the survivor at their place one frame before (cosine above 0.98).
+    """
+
+    sample: int
+    height: int
+    width: int
+    total: int
+    kept: list[list[int]] = field(repr=False)
+    encoded: int
+    repeats: int
+
+    @property
+    def frames(self) -> int:
+        return len(self.kept)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.height * self.width
+
+    @property
+    def kept_per_frame(self) -> list[int]:
+        return [len(frame) for frame in self.kept]
+
+    @property
+    def kept_tokens(self) -> int:
+        return sum(self.kept_per_frame)
 
 
 @dataclass(frozen=True)
 class Report:
-    """One pruned forward pass or generation.
+    """One pruned forward pass or generation, in plain numbers: it can be pickled, kept and compared.
 
     Attributes:
-        method: the method's repr, the experiment's log line.
-        videos: one :class:`PrunedVideo` per video, in prompt order.
+        config: how it was pruned, the experiment's log line.
+        videos: one :class:`VideoReport` per video, in prompt order.
         layers: number of decoder layers.
-        memory: trace of the memory stage, or None when it was off.
+        quantity: what the second stage measured, in words; empty where it measured nothing.
+        measured: what it measured, ``[layer][sample]``; None where a sample has no video. Empty when there was none; a
+            layer that cannot forget (a sliding window, a recurrent state) has an empty row.
+        forgotten: whether each layer forgot the visual entries, ``[layer][sample]``, likewise.
+        withdrawn: visual tokens x layers that never came so far, where tokens leave inside the model.
         kv_bytes: measured on the stored keys and values at the end, or None without a dynamic cache.
         dense_kv_bytes: what the full prompt would have stored in the same run, from the stored tensors' own shapes.
+
+    >>> print(pruning.report)
+    sharpv: kept 1,568 of 6,272 visual tokens (kept 25.0 %, pruned 75.0 %); KV cache 41 MB, dense 155 MB (26.5 %)
     """
 
-    method: str
-    videos: list[PrunedVideo]
+    config: str
     layers: int
-    memory: MemoryTrace | None
-    kv_bytes: int | None
-    dense_kv_bytes: int | None
+    videos: list[VideoReport]
+    quantity: str = ""
+    measured: list[list[float | None]] = field(default_factory=list)
+    forgotten: list[list[bool]] = field(default_factory=list)
+    withdrawn: int = 0
+    kv_bytes: int | None = None
+    dense_kv_bytes: int | None = None
 
     @property
     def total(self) -> int:
         """Visual tokens before pruning."""
-        return sum(video.layout.patches for video in self.videos)
+        return sum(video.total for video in self.videos)
 
     @property
     def kept(self) -> int:
         """Visual tokens that the language model read."""
-        return sum(sum(video.kept_per_frame) for video in self.videos)
+        return sum(video.kept_tokens for video in self.videos)
 
     @property
     def repeated(self) -> int:
         """Frames that stage 0 did not encode because they repeat another."""
-        return sum(video.layout.frames - video.encoded for video in self.videos)
+        return sum(video.frames - video.encoded for video in self.videos)
 
     @property
     def retention(self) -> float:
         """Kept share of the visual tokens, before the LLM."""
         return self.kept / self.total
 
-    @cached_property
-    def measured(self) -> list[list[float | None]]:
-        """What the memory criterion measured, ``[layer][sample]``; None where a sample has no video.
-
-        Empty when the stage was off; a layer that cannot forget (a sliding window, a recurrent state) has an empty row.
-        """
-        if self.memory is None or not self.memory.measured:
-            return []
-        rows = [self.memory.measured[i].tolist() if i in self.memory.measured else [] for i in range(self.layers)]
-        return [[None if math.isnan(value) else value for value in row] for row in rows]
-
-    @cached_property
-    def forgotten(self) -> list[list[bool]]:
-        """Whether each layer forgot the visual entries, ``[layer][sample]``; as :attr:`similarity`."""
-        if self.memory is None or not self.memory.forgotten:
-            return []
-        return [self.memory.forgotten[i].tolist() if i in self.memory.forgotten else [] for i in range(self.layers)]
-
     @property
     def layer_retention(self) -> float:
         """Kept share of visual tokens x layers: what the layers still hold after the memory stage."""
         per_sample: dict[int, int] = {}
         for video in self.videos:
-            per_sample[video.sample] = per_sample.get(video.sample, 0) + sum(video.kept_per_frame)
+            per_sample[video.sample] = per_sample.get(video.sample, 0) + video.kept_tokens
         lost = sum(per_sample.get(sample, 0) for row in self.forgotten for sample, gone in enumerate(row) if gone)
-        if self.memory is not None:
-            lost += sum(int(gone.sum()) for gone in self.memory.withdrawn.values())
+        lost += self.withdrawn
         return (self.kept * self.layers - lost) / (self.total * self.layers)
 
     @property
@@ -124,12 +149,12 @@ class Report:
     def __str__(self) -> str:
         parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({_both(self.retention)})"]
         if self.repeated:
-            frames = sum(video.layout.frames for video in self.videos)
+            frames = sum(video.frames for video in self.videos)
             parts.append(f"encoded {frames - self.repeated} of {frames} frames")
         if self.forgotten:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
-        if self.memory is not None and self.memory.withdrawn:
+        if self.withdrawn:
             parts.append(f"kept {_percent(self.layer_retention)} of visual tokens x layers")
         if self.kv_bytes is not None and self.dense_kv_bytes is not None:
             parts.append(
@@ -140,28 +165,27 @@ class Report:
 
     def text(self) -> str:
         """The line, then three retentions, counts per frame, the layer curve and warnings."""
-        lines = [str(self), f"  method: {self.method}"]
+        lines = [str(self), f"  asked for: {self.config}"]
         lines.append(f"  retention before the LLM: {_both(self.retention)}")
         lines.append(f"  retention averaged over layers: {_both(self.layer_retention)}")
         if self.kv_retention is not None:
             lines.append(f"  retention of KV bytes, text included: {_both(self.kv_retention)}")
         for index, video in enumerate(self.videos):
-            size = video.layout.tokens_per_frame
+            size = video.tokens_per_frame
             lines.append(f"  video {index}, kept of {size} a frame: {' '.join(map(str, video.kept_per_frame))}")
-        quantity = self.memory.quantity if self.memory else ""
         for layer, (row, gone) in enumerate(zip(self.measured, self.forgotten, strict=True)):
             values = " ".join(
                 "-" if value is None else f"{value:.2f}{'*' if flag else ''}"
                 for value, flag in zip(row, gone, strict=True)
             )
-            lines.append(f"  layer {layer}, {quantity} (* forgot the video): {values}")
+            lines.append(f"  layer {layer}, {self.quantity} (* forgot the video): {values}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; shares are kept shares in [0, 1]."""
         return {
-            "method": self.method,
+            "config": self.config,
             "visual_tokens": {"kept": self.kept, "total": self.total},
             "retention": {
                 "before_llm": self.retention,
@@ -172,19 +196,15 @@ class Report:
             "videos": [
                 {
                     "sample": video.sample,
-                    "frames": video.layout.frames,
+                    "frames": video.frames,
                     "frames_encoded": video.encoded,
-                    "tokens_per_frame": video.layout.tokens_per_frame,
+                    "tokens_per_frame": video.tokens_per_frame,
                     "kept_per_frame": video.kept_per_frame,
                 }
                 for video in self.videos
             ],
-            "memory": {
-                "quantity": self.memory.quantity,
-                "measured": self.measured,
-                "forgotten": self.forgotten,
-            }
-            if self.memory
+            "memory": {"quantity": self.quantity, "measured": self.measured, "forgotten": self.forgotten}
+            if self.measured
             else None,
             "warnings": self.warnings,
         }
@@ -195,21 +215,41 @@ class Report:
 
 
 def make_report(
-    method: str, prompt: PrunedPrompt, layers: int, memory: MemoryTrace | None, cache: Cache | None
+    config: str, layers: int, prompt: PrunedPrompt, trace: MemoryTrace | None, kv_bytes: tuple[int, int] | None
 ) -> Report:
-    """Measure the cache as it stands and put everything together."""
-    stored = dense = None
-    if cache is not None:
-        # gradient checkpointing leaves the cache empty
-        stored = kv_bytes(cache) or None
-        dense = kv_bytes_of_length(cache, int(cache.get_seq_length()) + prompt.removed) if stored else None
-    return Report(method, prompt.videos, layers, memory, stored, dense)
+    """Read what is still on the device, and put everything together."""
+    stored, dense = kv_bytes or (None, None)
+    videos = [_video(video) for video in prompt.videos]
+    if trace is None:
+        return Report(config, layers, videos, kv_bytes=stored, dense_kv_bytes=dense)
+    measured = [trace.measured[i].tolist() if i in trace.measured else [] for i in range(layers)]
+    forgotten = [trace.forgotten[i].tolist() if i in trace.forgotten else [] for i in range(layers)]
+    return Report(
+        config,
+        layers,
+        videos,
+        trace.quantity,
+        [[None if math.isnan(value) else value for value in row] for row in measured] if trace.measured else [],
+        forgotten if trace.forgotten else [],
+        sum(int(gone.sum()) for gone in trace.withdrawn.values()),
+        stored,
+        dense,
+    )
 
 
-def _video_warnings(video: PrunedVideo) -> list[str]:
+def _video(video: PrunedVideo) -> VideoReport:
+    keep = video.keep.cpu().numpy()
+    layout = video.layout
+    kept = [np.flatnonzero(frame).tolist() for frame in keep]
+    return VideoReport(
+        video.sample, layout.height, layout.width, layout.patches, kept, video.encoded, int(video.repeats)
+    )
+
+
+def _video_warnings(video: VideoReport) -> list[str]:
     found = []
-    size = video.layout.tokens_per_frame
-    share = sum(video.kept_per_frame) / video.layout.patches
+    size = video.tokens_per_frame
+    share = video.kept_tokens / video.total
     if share < EMPTY_SHARE:
         found.append(f"over-pruned, {_both(share)}; min_tokens_per_frame sets a floor")
     run = start = 0
@@ -220,22 +260,10 @@ def _video_warnings(video: PrunedVideo) -> list[str]:
         if run >= EMPTY_FRAMES and share >= EMPTY_SHARE:
             found.append(f"over-pruned scene, frames {start} to {frame - 1}; min_tokens_per_frame sets a floor")
         run, start = 0, frame + 1
-    duplicates = _duplicate_share(video)
-    if duplicates > DUPLICATE_SHARE:
-        found.append(f"redundancy kept, {_percent(duplicates)} of the survivors nearly repeat the frame before them")
+    repeated = video.repeats / max(video.kept_tokens, 1)
+    if repeated > REPEATED_SHARE:
+        found.append(f"redundancy kept, {_percent(repeated)} of the survivors nearly repeat the frame before them")
     return found
-
-
-def _duplicate_share(video: PrunedVideo) -> float:
-    """Share of survivors that nearly equal the survivor at the same place in the frame before."""
-    keep: Tensor = video.keep
-    both = keep[1:] & keep[:-1]
-    if not both.any():
-        return 0.0
-    row = keep.flatten().cumsum(0).view_as(keep) - 1
-    features = video.features
-    near = dissimilarity(features[row[1:][both]], features[row[:-1][both]]) < DUPLICATE
-    return int(near.sum()) / len(features)
 
 
 def _both(share: float) -> str:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from sharpv import pocket
-from sharpv.pocket.demo import CLIPS
-from sharpv.pocket.evaluate import (
+from sharpv.evaluation.scoring import (
     evaluation_set,
     extract_features,
     generated_answer,
@@ -19,6 +18,7 @@ from sharpv.pocket.evaluate import (
     score,
     summarise,
 )
+from training.pocket.clips import CLIPS
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from sharpv.pocket.evaluate import evaluation_set, extract_features, score, summarise
-from sharpv.pocket.model import PocketSize, build_model, export, pixel_values
-from sharpv.pocket.packing import forward, pack, prefix_of, tokenise
+from pocket_size import TINY
+from sharpv.evaluation.packing import forward, pack, prefix_of, tokenise
+from sharpv.evaluation.scoring import evaluation_set, extract_features, score, summarise
+from sharpv.pocket.model import build_model, export, pixel_values
 from sharpv.pocket.tokens import LETTERS, build_tokenizer, vocabulary
 from sharpv.pocket.world import render, sample
-
-TINY = PocketSize(
-    vision_hidden=32,
-    vision_layers=2,
-    vision_heads=2,
-    vision_mlp=32,
-    text_hidden=32,
-    text_layers=2,
-    text_heads=2,
-    text_mlp=32,
-)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sharpv.evaluation.packing import tokenise
 from sharpv.pocket.drawing import COLOUR_NAMES
-from sharpv.pocket.packing import tokenise
 from sharpv.pocket.questions import FAMILIES, LETTERS, Question, ask, describe, multiple_choice
 from sharpv.pocket.tokens import UNKNOWN, build_tokenizer, vocabulary
 from sharpv.pocket.world import DIRECTIONS, Episode, frame_times, sample

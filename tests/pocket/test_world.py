@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sharpv.pocket.drawing import COLOURS, SIZE, textures
-from sharpv.pocket.labels import CELLS, IGNORE, STILL, crowded_frame, motion_labels
 from sharpv.pocket.world import DIRECTION_NAMES, DIRECTIONS, Episode, frame_times, render, sample, write_clip
+from training.pocket.labels import CELLS, IGNORE, STILL, crowded_frame, motion_labels
 
 PALETTE = np.array(list(COLOURS.values()), float)
 

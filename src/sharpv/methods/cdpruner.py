@@ -12,19 +12,23 @@ frame is pruned alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar
 
 from ..checks import number, set_numbers
-from .base import Method, Scores
+from ..lazy import lazy
+from .base import METHODS, Method, Scores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 SMALLEST = 1e-6
 """Relevance of the least relevant token, and the least that a token is still worth."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class CDPruner(Method):
     """Greedy maximum of the determinant, in each frame.
@@ -59,14 +63,14 @@ class CDPruner(Method):
 
     def score(self, features: Tensor) -> Scores:
         """Worth is the place in the greedy order, the first chosen highest."""
-        x = normalize(features.float(), dim=-1)
+        x = torch.nn.functional.normalize(features.float(), dim=-1)
         relevance = x.new_ones(x.shape[:2])
         if self.question is not None:
             if self.question.shape != features.shape[2:]:
                 raise ValueError(
                     f"the question must be ({features.shape[2]},), as the features, got {tuple(self.question.shape)}"
                 )
-            cosine = self.sign * (x @ normalize(self.question.float(), dim=0))
+            cosine = self.sign * (x @ torch.nn.functional.normalize(self.question.float(), dim=0))
             low, high = cosine.aminmax(dim=1, keepdim=True)
             relevance = (cosine - low) / (high - low).clamp(min=SMALLEST) + SMALLEST
         order = largest_determinant(similarity_kernel(features, relevance))
@@ -75,7 +79,7 @@ class CDPruner(Method):
 
 def similarity_kernel(features: Tensor, worth: Tensor) -> Tensor:
     """L = diag(worth) G diag(worth) of each frame, ``(T, N, D), (T, N) -> (T, N, N)``."""
-    x = normalize(features.float(), dim=-1)
+    x = torch.nn.functional.normalize(features.float(), dim=-1)
     kernel = worth[:, :, None] * (x @ x.mT) * worth[:, None, :]
     # a token's cosine with itself is 1, whatever rounding says: equals tie, and the lower index goes first
     kernel.diagonal(dim1=1, dim2=2).copy_(worth.square() * x.any(dim=2))

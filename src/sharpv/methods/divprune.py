@@ -7,14 +7,17 @@ frame, or as one set, which costs a matrix-vector product per kept token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from ..lazy import lazy
+from .base import METHODS, Method, Scores, Selection
+from .budget import Budget, Present
 
-from ..budget import Budget, Present
-from .base import Method, Scores, Selection
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 BLOCK = 512
 """Tokens whose distances to all others are taken together when the seed is looked for."""
@@ -22,6 +25,7 @@ ROUNDING = 1e-6
 """Distances that differ by less are the same."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class DivPrune(Method):
     """Greedy max-min: each next token is the one farthest from all chosen ones, in 1 - cos.
@@ -54,8 +58,8 @@ class DivPrune(Method):
         order = farthest_first(features.flatten(0, 1)[None], frames * size)
         return Scores(-order.view(frames, size).float(), None)
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
-        if self.scope == "frame" or present is not None or budget.min_tokens_per_frame:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
+        if self.scope == "frame" or not present.whole or budget.min_tokens_per_frame:
             return super().choose(features, budget, present)
         # the order beyond the budget is not needed
         frames, size, _ = features.shape
@@ -67,7 +71,7 @@ class DivPrune(Method):
 
 def farthest_first(features: Tensor, count: int) -> Tensor:
     """Place of each token in the greedy order, ``(B, N, D) -> (B, N)`` int64; N beyond the first ``count``."""
-    x = normalize(features.float(), dim=-1)
+    x = torch.nn.functional.normalize(features.float(), dim=-1)
     batch, size, _ = x.shape
     rows = torch.arange(batch, device=x.device)
     order = torch.full((batch, size), size, device=x.device)

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar
 
 from ..checks import number, set_numbers
-from .base import Method, Scores
+from ..lazy import lazy
+from .base import METHODS, Method, Scores
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 WINDOW = 4
 REFERENCES = (0, 0, 0, 2)
 """With which frame of its window each of its frames is compared; the first is kept whole."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class DyCoke(Method):
     """Keeps the first frame of each window and the share 1 - K of the others, least similar tokens. Cost O(T N D).
@@ -49,7 +53,7 @@ class DyCoke(Method):
         place = frames % WINDOW
         compared = frames - place + torch.tensor(REFERENCES, device=features.device)[place]
         # least similar is most dissimilar; 1 - cos itself is lost in rounding where frames are alike
-        x = normalize(features.float(), dim=-1)
+        x = torch.nn.functional.normalize(features.float(), dim=-1)
         change = torch.linalg.vector_norm(x - x[compared], dim=-1)
         # floor((1 - K) N) of the later frames' tokens, the floor of the number that is meant: 0.8 of 50 leaves 10
         size = features.shape[1]

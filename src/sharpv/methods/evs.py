@@ -7,18 +7,23 @@ where it is smaller than a frame, only a part of the anchor frame stays, where t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from ..lazy import lazy
+from .base import METHODS, Method, Scores
+from .importance import temporal_importance
 
-from ..importance import temporal_importance
-from .base import Method, Scores
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 ANCHOR = 3.0
 """Score of a token that always goes first: 1 - cos is at most 2."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class EVS(Method):
     """s_{t,i} = 1 - cos(F_t[i], F_{t-1}[i]) for t >= 2; the first frame is an anchor. Cost O(T N D).

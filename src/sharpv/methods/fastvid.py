@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
-from ..budget import Budget, Present, keep_top
 from ..checks import number, set_numbers, whole
-from .base import MergingMethod, Scores, Selection
+from ..lazy import lazy
+from .base import METHODS, MergingMethod, Scores, Selection
+from .budget import Budget, Present, keep_top, rank
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 NEIGHBOURS = 4
 """Nearest tokens (itself included) whose distance makes a token's density."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class FastVID(MergingMethod):
     """Cuts the video into segments of like frames; merges what is not salient into dense, distinct anchors.
@@ -64,11 +68,11 @@ class FastVID(MergingMethod):
     def score(self, features: Tensor) -> Scores:
         return Scores(features.float().norm(dim=-1), None)
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         x, scores = features.float(), self.score(features)
         frames, size, _ = x.shape
-        there = torch.ones_like(scores.tokens, dtype=torch.bool) if present is None else present.mask
-        total = budget.total(int(there.numel()) if present is None else present.count)
+        there = present.mask
+        total = budget.total(present.count)
         assert total is not None
         # 1. segments: the first and the last frame of each frame's own
         start, end = self._segments(x)
@@ -101,11 +105,10 @@ class FastVID(MergingMethod):
         """First and last frame of each frame's segment, ``(T,)`` each."""
         frames = len(x)
         index = torch.arange(frames, device=x.device)
-        means = normalize(x.mean(dim=1), dim=-1)
+        means = torch.nn.functional.normalize(x.mean(dim=1), dim=-1)
         alike = (means[1:] * means[:-1]).sum(dim=-1)
         cut = alike < self.similarity
-        rank = alike.argsort(stable=True).argsort(stable=True)
-        cut |= rank < min(self.segments - 1, frames - 1)
+        cut |= rank(-alike) < min(self.segments - 1, frames - 1)
         begins = torch.cat([cut.new_ones(1), cut])
         ends = torch.cat([cut, cut.new_ones(1)])
         start = torch.where(begins, index, 0).cummax(dim=0).values
@@ -115,7 +118,7 @@ class FastVID(MergingMethod):
     def _join(self, x: Tensor, others: Tensor, anchor: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the tokens that joined each anchor ``(T, N, D)``, and how many did ``(T, N)``."""
         frames, size, _ = x.shape
-        unit = normalize(x, dim=-1)
+        unit = torch.nn.functional.normalize(x, dim=-1)
         sums, members = torch.zeros_like(x).flatten(0, 1), x.new_zeros(frames * size)
         for back in range(0, frames, self.every):
             holder = end - back

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from ..budget import Budget, Present
-from .base import MergingMethod, Scores, Selection
+from ..lazy import lazy
+from .base import METHODS, MergingMethod, Scores, Selection
+from .budget import Budget, Present
 from .subsample import Subsample
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
+
+@METHODS.register
 @dataclass(frozen=True)
 class Pool(MergingMethod):
     """The frames that :class:`Subsample` keeps, each the mean of the frames that lie nearest to it. Cost O(T N D).
@@ -28,7 +33,7 @@ class Pool(MergingMethod):
     def score(self, features: Tensor) -> Scores:
         return Subsample().score(features)
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         selection = Subsample().choose(features, budget, present)
         times = torch.arange(len(features), device=features.device)
         chosen = selection.scores.tokens[:, 0] > 0

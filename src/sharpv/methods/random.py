@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from ..budget import Budget, Present, keep_top
 from ..checks import set_numbers, whole
-from .base import Method, Scores, Selection
+from ..lazy import lazy
+from .base import METHODS, Method, Scores, Selection
+from .budget import Budget, Present, keep_top
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class Random(Method):
     """Random tokens from a seed.
@@ -45,7 +50,7 @@ class Random(Method):
         draw = torch.rand(frames, size, generator=generator, dtype=torch.float32, device="cpu")
         return Scores(draw.to(features.device), features.new_ones(frames, dtype=torch.float32))
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         if self.counts_of is None:
             return super().choose(features, budget, present)
         other, scores = self.counts_of.choose(features, budget, present), self.score(features)

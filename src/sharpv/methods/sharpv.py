@@ -8,15 +8,17 @@ rounded to the nearest integer; a video keeps at least one token; ties go to the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..checks import number, set_numbers
-from ..importance import frame_retention, importance, surroundings
-from .base import Method, Scores
+from .base import METHODS, Method, Scores
+from .importance import frame_retention, importance, surroundings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class SharpV(Method):
     """Visual SharpV, arXiv 2511.08003, stage 1. Cost O(T N D), no attention read.

@@ -13,19 +13,21 @@ not been measured on a large one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ..checks import number, set_numbers
-from ..importance import frame_retention, importance, surroundings
-from .base import Method, Scores
+from .base import METHODS, Method, Scores
 from .cdpruner import largest_determinant, similarity_kernel
+from .importance import frame_retention, importance, surroundings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST = 1e-3
 """Worth of a token that is like all around it: none is out of the question."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class SharpVPlus(Method):
     """As many tokens of a frame as SharpV keeps, important and diverse.

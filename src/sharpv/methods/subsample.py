@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from ..lazy import lazy
+from .base import METHODS, Method, Scores, Selection
+from .budget import Budget, Present
 
-from ..budget import Budget, Present
-from .base import Method, Scores, Selection
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class Subsample(Method):
     """Whole frames, evenly spread, as many as the budget takes; of the last one a part. Needs a ``retention``.
@@ -28,9 +33,9 @@ class Subsample(Method):
     def score(self, features: Tensor) -> Scores:
         return Scores(features.new_zeros(features.shape[:2], dtype=torch.float32), None)
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         frames, size, _ = features.shape
-        total = budget.total(frames * size if present is None else present.count)
+        total = budget.total(present.count)
         assert total is not None
         wanted = min(frames, -(-total // size))
         # frame (i + 0.5) T / n for i = 0 .. n - 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from ..lazy import lazy
+from .base import METHODS, Method, Scores, Selection
+from .budget import Budget, Present
 
-from ..budget import Budget, Present
-from .base import Method, Scores, Selection
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class Uniform(Method):
     """Evenly spaced tokens, every frame alike; needs a ``retention``.
@@ -28,10 +33,10 @@ class Uniform(Method):
     def score(self, features: Tensor) -> Scores:
         return Scores(features.new_zeros(features.shape[:2], dtype=torch.float32), self._alike(features))
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         scores = self.score(features)
-        there = torch.ones_like(scores.tokens, dtype=torch.bool) if present is None else present.mask
-        counts = budget.counts(self._alike(features), features.shape[1], present)[:, None]
+        there = present.mask
+        counts = budget.counts(self._alike(features), present)[:, None]
         # of n counters that run evenly through the frame, token i is kept where one passes a whole number
         last = there.cumsum(dim=1)
         size = last[:, -1:].clamp(min=1)

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
-from ..budget import Budget, Present, keep_top
 from ..checks import number, set_numbers
-from .base import Method, Scores, Selection
+from ..lazy import lazy
+from .base import METHODS, Method, Scores, Selection
+from .budget import Budget, Present, keep_top
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 KERNEL_WIDTHS = (-3, -2, -1, 0, 1)
 """Exponents k of the Gaussian kernels' variances 2^k."""
 
 
+@METHODS.register
 @dataclass(frozen=True)
 class VidCom2(Method):
     """Keeps the tokens with the smallest V + F, similarity to the video's and to the frame's centre. Cost O(T N D).
@@ -52,7 +56,7 @@ class VidCom2(Method):
         flat = features.float()
         count = max(1, int(self.channels * flat.shape[-1]))
         steady = flat.flatten(0, 1).var(dim=0, unbiased=False).argsort(stable=True)[:count]
-        y = normalize(flat[..., steady], dim=-1)
+        y = torch.nn.functional.normalize(flat[..., steady], dim=-1)
         # 2. similarity to the centre of the video (V) and of the frame (F)
         video, frame = _kernel(y, y.mean(dim=(0, 1))), _kernel(y, y.mean(dim=1, keepdim=True))
         # 3. frames that are less like the video get more: p = softmax(u / temperature)
@@ -60,7 +64,7 @@ class VidCom2(Method):
         share = ((likeness - likeness.max()) / self.temperature).softmax(dim=0)
         return Scores(-(video + frame), share)
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         scores = self.score(features)
         frames, size = scores.tokens.shape
         tokens = scores.of(present)

@@ -51,6 +51,7 @@ class Family:
         encoders: per modality, the method that encodes its pixels.
         input_names: inputs that only the vision side and the positions read, besides those in the signatures of the
             encoders; they are dropped once features and positions are computed.
+        also_called: what its own processor calls an input, with the name under which the encoders take it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Family:
         default_factory=lambda: {"image": "get_image_features", "video": "get_video_features"}
     )
     input_names: tuple[str, ...] = ()
+    also_called: Mapping[str, str] = field(default_factory=dict)
 
     def encoder_inputs(self, model: PreTrainedModel, modality: str) -> dict[str, str]:
         """Arguments of the modality's encoder, each with the name of the user's input that fills it."""
@@ -90,6 +92,10 @@ class Family:
         # a new output: one whose fields are set to None still holds them as keys
         kept = {name: output[name] for name in FEATURES if output.get(name) is not None}
         return (type(output) if "deepstack_features" in kept else BaseModelOutputWithPooling)(**kept)
+
+    def own_names(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs under the names that the encoders take."""
+        return {self.also_called.get(name, name): value for name, value in inputs.items()}
 
     def has_video(self, inputs: Mapping[str, Any]) -> bool:
         """Whether these inputs bring the pixels of a video.

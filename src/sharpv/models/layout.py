@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..budget import Present
 from ..checks import whole
+from ..methods.budget import Present
 
 FRAMES = "video_frames"
 """Extra input of the families that read video frames as images: for each video in prompt order its number of frames,
@@ -47,6 +47,10 @@ class Layout:
     def patches(self) -> int:
         """Patches that the prompt holds."""
         return self.frames * self.tokens_per_frame if self.present is None else self.present.count
+
+    def there(self, device: torch.device) -> Present:
+        """The patches that the prompt holds."""
+        return self.present or Present.everywhere(self.frames, self.tokens_per_frame, device)
 
     @property
     def others(self) -> int:

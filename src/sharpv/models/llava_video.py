@@ -44,4 +44,6 @@ VIDEO_LLAVA = Family(
     frames_as="pictures",
     # its forward moves the features as one tensor
     batched_features=True,
+    # its processor's name for stills is older than its model's
+    also_called={"pixel_values_images": "pixel_values"},
 )

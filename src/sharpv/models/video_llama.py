@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..budget import Present
+from ..methods.budget import Present
 from .base import Family
 from .layout import Layout
 

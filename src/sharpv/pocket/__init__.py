@@ -34,13 +34,13 @@ def load(
 ) -> tuple[LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor]:
     """The pocket model in evaluation mode and its processor; ``dtype`` is float32 unless told otherwise."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from ..models.loading import load_checkpoint
 
     path = Path(directory or checkpoint_path())
     if not (path / "config.json").exists():
-        raise FileNotFoundError(f"no checkpoint in {path}; make one with: python -m sharpv.pocket.train DIR")
-    model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype or torch.float32)
-    return model.to(device).eval(), AutoProcessor.from_pretrained(path)
+        raise FileNotFoundError(f"no checkpoint in {path}; make one with: python -m training.pocket.train DIR")
+    return load_checkpoint(path, device, dtype or torch.float32)
 
 
 def sample_clip(name: str = "mover") -> Path:

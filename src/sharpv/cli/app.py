@@ -1,0 +1,295 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ..config import Config
+from ..embedded import names as embedded_names
+from .configured import configured
+from .terminal import checking, err, fail, out, replace_what_cannot_be_printed, working
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+DEFAULT_FRAMES = 8
+
+
+@app.callback()
+def speak() -> None:
+    """Video language models, made fast by dropping redundant visual tokens. No retraining."""
+    replace_what_cannot_be_printed()
+
+
+Model = Annotated[str, typer.Option(help="'pocket', 'smol', a local directory or a hub id.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def demo(
+    clip: Annotated[str, typer.Option(help="Sample clip: mover, cut or static.")] = "mover",
+    model: Annotated[str, typer.Option(help="'pocket', or 'smol', which speaks in sentences.")] = "pocket",
+    json_output: Json = False,
+) -> None:
+    """The embedded model on a sample clip: dense and SharpV side by side."""
+    from . import demo as demonstration
+
+    with working(f"asking {model}, dense and pruned"):
+        result = demonstration.run(clip, model)
+    if json_output:
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        demonstration.show(result, out)
+
+
+@app.command()
+@configured()
+def ask(
+    video: Annotated[Path, typer.Argument(help="Any clip that FFmpeg reads.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="What to ask about it.", show_default=False)],
+    config: Config,
+    model: Model = "pocket",
+    frames: Annotated[int | None, typer.Option(help=f"Frames to sample ({DEFAULT_FRAMES} unless --fps).")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead of --frames.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
+    compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Ask a question about a video, with pruning."""
+    with checking():
+        from ..video import read_video
+
+        clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
+    with working("loading the model"):
+        from .. import apply, asking
+
+        loaded, processor = asking.load(model, device, dtype)
+    with working("thinking"):
+        inputs = asking.encode(loaded, processor, clip, question)
+        dense = asking.answer(loaded, processor, inputs, max_new_tokens) if compare else None
+        with apply(loaded, config) as pruning:
+            pruned = asking.answer(loaded, processor, inputs, max_new_tokens)
+    report = pruning.report
+    assert report is not None
+    if json_output:
+        answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
+        facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
+        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict()}))
+        return
+    if dense is not None:
+        out.print(f"[dim]dense[/]   {escape(dense.text)}  [dim]{dense.seconds:.2f} s[/]")
+        out.print(f"[dim]sharpv[/]  {escape(pruned.text)}  [dim]{pruned.seconds:.2f} s[/]")
+    else:
+        out.print(escape(pruned.text))
+    out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    if model in embedded_names():
+        err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
+    for warning in report.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+@app.command()
+@configured("memory")
+def calibrate(
+    videos: Annotated[list[Path], typer.Argument(help="A few clips like those to come.", show_default=False)],
+    questions: Annotated[list[str], typer.Option("--question", help="Asked of each clip; several may be given.")],
+    config: Config,
+    model: Model = "pocket",
+    tolerance: Annotated[float, typer.Option(help="How far answers may move: KL divergence per token, nats.")] = 0.01,
+    frames: Annotated[int, typer.Option(help="Frames to sample.")] = DEFAULT_FRAMES,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 48,
+    save: Annotated[Path | None, typer.Option(help="Write the configuration found, for --config.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Find the layers that must keep the video, for --memory: the model answers, and each layer forgets in turn."""
+    with checking():
+        from ..video import read_video
+
+        _require_folder("--save", save)
+        clips = [read_video(video, frames=frames) for video in videos]
+    with working("loading the model"):
+        from .. import asking, calibration
+
+        calibration.require(config, tolerance)
+        loaded, processor = asking.load(model, device, dtype)
+    with working("answering, once per layer"):
+        asked = [asking.encode(loaded, processor, clip, question) for clip in clips for question in questions]
+        prompts = [inputs.to(loaded.device, loaded.dtype) for inputs in asked]
+        found = calibration.calibrate(loaded, prompts, config, tolerance=tolerance, max_new_tokens=max_new_tokens)
+        if save is not None:
+            found.config.save(save)
+    if json_output:
+        harms = [None if math.isnan(harm) else harm for harm in found.harm]
+        facts = {**vars(found), "harm": harms, "keep": list(found.keep), "config": found.config.to_dict()}
+        typer.echo(json.dumps(facts))
+        return
+    table = Table("layer", "harm when it forgets", box=None)
+    for layer, harm in enumerate(found.harm):
+        kept = layer in found.keep
+        table.add_row(str(layer), f"{harm:.2g}" + (" keeps the video" if kept else ""), style="bold" if kept else "dim")
+    out.print(table)
+    measured = f"mean KL in nats over {found.tokens} tokens of {found.answers} answers"
+    rest = f"{found.together:.2g} when all but {len(found.keep)} of {len(found.harm)} layers forget"
+    out.print(f"[dim]{measured}; {rest}[/]", soft_wrap=True)
+    out.print(f"--memory layers:{'+'.join(map(str, found.keep))}")
+
+
+@app.command("eval")
+def evaluate(
+    methods: Annotated[str, typer.Option(help="Names, separated by commas; see 'sharpv methods'.")] = "sharpv,random",
+    retentions: Annotated[str, typer.Option(help="Kept shares, separated by commas.")] = "0.5,0.25,0.12",
+    videos: Annotated[int, typer.Option(min=1, max=1000, help="The first n of pocket's evaluation videos.")] = 100,
+    frames: Annotated[int, typer.Option(min=4, max=32, help="Frames a video.")] = 8,
+    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a directory with either.")] = "pocket",
+    folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here; rerun to resume.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw accuracy against the kept share: .svg or .png.")] = None,
+    device: Device = "auto",
+    json_output: Json = False,
+) -> None:
+    """Accuracy of each method on pocket's evaluation videos, with paired 95 % intervals."""
+    from rich.markdown import Markdown
+    from rich.progress import Progress
+
+    with working("checking"):
+        from ..evaluation import comparison
+        from ..evaluation import plot as plotting
+
+        if plot is not None:
+            plotting.check(plot)
+            _require_folder("--plot", plot)
+        rows = comparison.grid(_parts(methods), _numbers("--retentions", retentions))
+    with working("looking at the videos"):
+        compared = comparison.prepare(model, videos, frames, folder, device)
+    with Progress(console=err, disable=not err.is_terminal) as progress:
+        outcomes = list(progress.track(compared.run(rows), len(rows), description="answering"))
+    page = comparison.markdown(compared, outcomes)
+    if folder is not None:
+        (folder / "table.md").write_text(page, encoding="utf-8")
+    if plot is not None:
+        curves = comparison.curves(compared, outcomes[1:])
+        with working("drawing"):
+            top = compared.accuracy(outcomes[0])
+            plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top))
+    if json_output:
+        typer.echo(
+            json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})
+        )
+    else:
+        out.print(Markdown(page))
+
+
+@app.command()
+def methods(json_output: Json = False) -> None:
+    """The pruning methods: which visual tokens are kept before the language model."""
+    from ..methods import METHODS
+
+    facts = [
+        {
+            "name": name,
+            "keeps": method.summary,
+            "decides how much": method.adaptive,
+            "time": method.cost,
+            "paper": method.paper,
+            "parameters": _parameters(method),
+        }
+        for name, method in sorted(METHODS.items())
+    ]
+    _list(facts, json_output, "keeps")
+    if not json_output:
+        out.print(
+            "[dim]Parameters are written as sharpv:weight=0.5. Time grows with T frames, N tokens a frame, D channels. "
+            "Those that do not decide how much need a --retention, which all meet exactly.[/]"
+        )
+
+
+@app.command()
+def stages(json_output: Json = False) -> None:
+    """The second stages: what the language model's layers keep of the video."""
+    from ..kvcache import STAGES
+
+    facts = [
+        {"name": name, "does": stage.summary, "paper": stage.paper, "parameters": _parameters(stage)}
+        for name, stage in sorted(STAGES.items())
+    ]
+    _list(facts, json_output, "does")
+
+
+@app.command()
+def models(json_output: Json = False) -> None:
+    """The model families."""
+    from ..models import FAMILIES
+
+    facts = [
+        {
+            "name": family.name,
+            "for instance": ", ".join(family.examples),
+            "model types": list(family.model_types),
+            "positions": {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions],
+            "second stage": "in the layers that keep keys" if family.hybrid else "in every layer",
+            "tested in greedy decoding and beams only": list(family.variants),
+        }
+        for family in FAMILIES
+    ]
+    _list(facts, json_output, "for instance")
+    if not json_output:
+        out.print("[dim]Every mode of every family: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
+
+
+def _list(facts: list[dict[str, Any]], as_json: bool, main: str) -> None:
+    """Name and main fact of each entry, and below them what else there is to say: readable on 80 columns."""
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for entry in facts:
+        rest = [f"{key}: {_said(value)}" for key, value in entry.items() if key not in ("name", main) and value != ""]
+        rest = [text for text in rest if not text.endswith(": ")]
+        table.add_row(entry["name"], f"{escape(str(entry[main]))}\n[dim]{escape('; '.join(rest))}[/]")
+    out.print(table)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={default}" for key, default in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _parameters(cls: type[Any]) -> dict[str, Any]:
+    from dataclasses import MISSING
+
+    from ..registry import parameters
+
+    return {each.name: None if each.default is MISSING else each.default for each in parameters(cls)}
+
+
+def _require_folder(option: str, path: Path | None) -> None:
+    """Refuse, before the work, a file that could not be written after it."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in _parts(text)]
+    except ValueError:
+        fail(f"{option} takes numbers separated by commas, got {text!r}")

@@ -1,0 +1,63 @@
+"""A pruned prompt as a value: what was kept of it and of its videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models import Layout
+
+
+@dataclass(frozen=True)
+class PrunedVideo:
+    """One video after pruning.
+
+    Attributes:
+        sample: its sample in the batch.
+        layout: how its rows lay before.
+        kept_per_frame: kept patches of each frame.
+        keep: ``(T, N)`` bool, the keep mask.
+        encoded: frames that the tower was run on.
+        repeats: how many survivors nearly equal the survivor at their place one frame before, unread.
+    """
+
+    sample: int
+    layout: Layout
+    kept_per_frame: list[int]
+    keep: Tensor
+    encoded: int
+    repeats: Tensor
+
+
+@dataclass(frozen=True)
+class PrunedPrompt:
+    """A full prompt and what is left of it; travels on the cache so that later turns can be pruned alike.
+
+    Attributes:
+        ids: ``(B, L)`` the full prompt.
+        keep: ``(B, L)`` bool, the columns that survive (padding does not).
+        inputs: the shorter prompt, as keyword arguments of ``forward`` and ``generate``, without the encoder outputs.
+        visual: ``(B, N)`` bool, the surviving patches of videos in the shorter prompt.
+        videos: one entry per video, in prompt order.
+    """
+
+    ids: Tensor
+    keep: Tensor
+    inputs: dict[str, Tensor]
+    visual: Tensor
+    videos: list[PrunedVideo]
+
+    @property
+    def removed(self) -> int:
+        """Columns that the shorter prompt lacks."""
+        return self.ids.shape[1] - self.visual.shape[1]
+
+    def positions_after(self, mask: Tensor, repeats: int = 1) -> Tensor:
+        """Positions of the shorter prompt and of the text after it, ``(..., B, N + new)``.
+
+        ``mask`` ``(B * repeats, new)`` says which of the new tokens are real: padding does not count.
+        """
+        positions = self.inputs["position_ids"].repeat_interleave(repeats, dim=-2)
+        return torch.cat([positions, positions[..., -1:] + mask.long().cumsum(-1)], dim=-1)
