@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from sharpv.criteria import Criterion, LayerView
+from sharpv.kvcache import Criterion, LayerView
 from sharpv.models import find_family
 
 FOLDER = Path(__file__).parent / "architectures"
@@ -24,9 +25,16 @@ SIDE = 14
 BEFORE, QUESTION = list(range(100, 114)), list(range(200, 224))
 
 
-def build(name: str, device: str, dtype: str, layers: int | None = None) -> PreTrainedModel:
-    """One of :data:`ARCHITECTURES`; ``layers`` cuts both the tower and the language model to their first ones."""
+def build(name: str, device: str, dtype: str, layers: int | None = None, narrow: bool = False) -> PreTrainedModel:
+    """One of :data:`ARCHITECTURES`; ``layers`` cuts both the tower and the language model to their first ones.
+
+    ``narrow`` makes LLaVA-OneVision's layers so thin that it runs in no time: to see that a script works.
+    """
     config = AutoConfig.for_model(**json.loads((FOLDER / f"{name}.json").read_text()))
+    if narrow:
+        for part, heads in ((config.text_config, 2), (config.vision_config, 2)):
+            part.hidden_size, part.intermediate_size, part.num_attention_heads = 32, 32, heads
+        config.text_config.num_key_value_heads = 1
     if layers is not None:
         for part in (config.text_config, config.vision_config):
             for depth in ("num_hidden_layers", "depth"):
@@ -89,9 +97,27 @@ def without_tower(model: PreTrainedModel, output: Any) -> Iterator[None]:
         delattr(model.base_model, name)
 
 
+def stub_tower(model: PreTrainedModel) -> PreTrainedModel:
+    """Let the vision encoder answer with random features at once, for good: its time would hide what is measured."""
+    name, width = find_family(model).encoders["video"], model.config.text_config.hidden_size
+    rows: dict[int, Tensor] = {}
+
+    def answer(pixel_values_videos: Tensor, **kwargs: Any) -> Any:
+        frames = pixel_values_videos.shape[1]
+        if frames not in rows:
+            rows[frames] = torch.randn(1, frames * SIDE * SIDE + 1, width, device=model.device).to(model.dtype)
+        return BaseModelOutputWithPooling(pooler_output=rows[frames])
+
+    setattr(model.base_model, name, functools.wraps(getattr(model.base_model, name))(answer))
+    return model
+
+
 @dataclass(frozen=True)
 class EveryOther(Criterion):
     """A second stage that drops half of the layers, whatever the weights."""
+
+    name: ClassVar[str] = "every-other"
+    summary: ClassVar[str] = "every other layer forgets"
 
     def measure(self, layer: LayerView) -> Tensor:
         return torch.full((len(layer.hidden),), float(layer.index % 2), device=layer.hidden.device)

@@ -1,13 +1,12 @@
 """What may a layer forget? Criteria for the second stage side by side, at the same share of visual KV entries.
 
-    python benchmarks/second_stage.py [--model pocket] [--videos 200] [--retention 0.25]
+    python benchmarks/second_stage.py rules [--model pocket|smol] [--videos 200] [--retention 0.25] [--smoke --out DIR]
 
 Answers of several tokens only (the first token is read at prefill and cannot change). Each question is scored with its
 true answer fed back, packed behind the video; its tokens after the first do not see what its layers, heads or entries
-have forgotten, which is what decoding from a smaller cache computes (tests/test_memory.py). Contributions are computed
-here from attention weights, independently of sharpv.Contribution, which never sees any. sharpv.calibrate gets videos of
-its own, and no true answers. Writes
-docs/results/second_stage_MODEL.{md,json,svg}; finished videos are kept in --folder.
+have forgotten, which is what decoding from a smaller cache computes (tests/kvcache/test_memory.py). Contributions are
+computed here from attention weights, independently of sharpv.Contribution, which never sees any. sharpv.calibrate gets
+videos of its own, and no true answers. Pages go to docs/results; rerun to resume.
 """
 
 from __future__ import annotations
@@ -18,30 +17,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import track
-from timing import RESULTS, publish
+from common import Asked, Run, Study, asked, script
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from sharpv import Calibration, Contribution, Cosine, SharpV, calibrate
-from sharpv.budget import Budget
-from sharpv.cache import CACHE
-from sharpv.plot import check, draw
-from sharpv.pocket.evaluate import EvaluationSet, evaluation_set, prompt_inputs
-from sharpv.pocket.packing import IGNORE, Phrasing, attention_mask, forward, pack, prefix_of, tokenise
+from sharpv import Contribution, CosineThreshold, SharpV, calibrate
+from sharpv.calibration import Calibration
+from sharpv.evaluation.packing import IGNORE, Phrasing, attention_mask, forward, pack, prefix_of, tokenise
+from sharpv.evaluation.scoring import EvaluationSet, evaluation_set, prompt_inputs
+from sharpv.evaluation.statistics import interval, resamples
+from sharpv.kvcache.cache import CACHE
+from sharpv.methods.budget import Budget, rank
 from sharpv.pocket.questions import Question
-from sharpv.pocket.running import MONITOR_SEED, MONITOR_TEXTURES
+from training.pocket.running import MONITOR_SEED, MONITOR_TEXTURES
 
 SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
 ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
-RESAMPLES = 2000
 CALIBRATION_VIDEOS = 4
 CALIBRATION_QUESTIONS = 3
 """Of each of these videos: its caption and the first questions with answers of several tokens."""
@@ -275,7 +272,7 @@ Rule = Callable[[Signals], Tensor]
 def lowest(values: Tensor, share: float) -> Tensor:
     """All but the largest ``share`` along the first dimension (at least one stays); ties to the lower index."""
     kept = max(round(share * len(values)), 1)
-    return values.argsort(dim=0, descending=True, stable=True).argsort(dim=0) >= kept
+    return rank(values.movedim(0, -1)).movedim(-1, 0) >= kept
 
 
 def by_layer(flags: Tensor) -> Tensor:
@@ -307,13 +304,13 @@ def rules(layers: int, calibrated: Calibration) -> dict[str, dict[str, Rule]]:
         return lambda s: lowest(s.entries.permute(2, 0, 1), share).permute(1, 2, 0)[:, None]
 
     forgetting = torch.ones(layers, dtype=torch.bool)
-    forgetting[list(calibrated.memory.keep)] = False
+    forgetting[list(calibrated.keep)] = False
     harm = torch.tensor(calibrated.harm)
     return {
         "calibrated layers": {"as calibrate says": lambda s: by_layer(forgetting[:, None].expand_as(s.layers))},
         "calibrated layers, by number": ranked(lambda s: harm[:, None].expand_as(s.layers)),
         "paper: mean cosine below M": {
-            f"M = {m}": lambda s, m=m: by_layer(Cosine(m).forget(s.cosine))
+            f"M = {m}": lambda s, m=m: by_layer(CosineThreshold(m).forget(s.cosine))
             for m in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.5, 0.7, 0.9)
         },
         "lowest cosine": ranked(lambda s: s.cosine),
@@ -343,63 +340,34 @@ def rules(layers: int, calibrated: Calibration) -> dict[str, dict[str, Rule]]:
     }
 
 
-def load(name: str) -> tuple[Any, Any, Phrasing, Callable[[EvaluationSet, int], list[Question]]]:
-    """The model, its processor and phrasing, and the questions of a video whose answers have several tokens."""
-    if name == "smol":
-        from sharpv import smol
-        from sharpv.smol.language import phrasing
-        from sharpv.smol.sentences import in_a_sentence
-
-        words, (model, processor) = phrasing(), smol.load()
-        return (
-            model,
-            processor,
-            words,
-            lambda e, i: [q for raw in e.questions[i] if (q := in_a_sentence(raw) or raw) and _several(q, words)],
-        )
-    from sharpv.pocket import load as load_pocket
-    from sharpv.pocket.packing import pocket_phrasing
-
-    words, (model, processor) = pocket_phrasing(), load_pocket(directory=None if name == "pocket" else name)
-    return model, processor, words, lambda e, i: [q for q in e.questions[i] if _several(q, words)]
-
-
-def _several(question: Question, phrasing: Phrasing) -> bool:
-    (tokens,) = tokenise([question], phrasing)
-    return question.form != "choice" and len(tokens.answer) > 2
-
-
-def calibrated_on_others(
-    model: Any,
-    processor: Any,
-    questions_of: Callable[[EvaluationSet, int], list[Question]],
-    retention: float,
-    **options: float,
-) -> Calibration:
+def calibrated_on_others(network: Asked, retention: float, videos: int, **options: float) -> Calibration:
     """What sharpv.calibrate says, from videos that are not evaluated."""
-    others = evaluation_set(CALIBRATION_VIDEOS, seed=MONITOR_SEED, texture_seed=MONITOR_TEXTURES)
+    others = evaluation_set(videos, seed=MONITOR_SEED, texture_seed=MONITOR_TEXTURES)
     prompts = [
-        prompt_inputs(processor, others.video(index), question.prompt)
+        prompt_inputs(network.processor, others.video(index), question.prompt)
         for index in range(len(others))
-        for question in sorted(questions_of(others, index), key=lambda q: q.form != "caption")[:CALIBRATION_QUESTIONS]
+        for question in sorted(network.several(others, index), key=lambda q: q.form != "caption")[
+            :CALIBRATION_QUESTIONS
+        ]
     ]
-    return calibrate(model, prompts, retention=retention, max_new_tokens=96, **options)
+    return calibrate(network.model, prompts, retention=retention, max_new_tokens=96, **options)
 
 
 @torch.no_grad()
-def study(name: str, videos: int, retention: float, folder: Path, console: Console) -> dict[str, Any]:
-    """Run every rule on every video; what was found per video is kept in ``folder``."""
-    model, processor, phrasing, questions_of = load(name)
-    calibrated = calibrated_on_others(model, processor, questions_of, retention)
-    bench = Bench(model, phrasing)
-    evaluation = evaluation_set(videos)
+def study(run: Run, retention: float) -> dict[str, Any]:
+    """Run every rule on every video; what was found per video is kept in the run's folder."""
+    network = asked(run.model)
+    calibrated = calibrated_on_others(network, retention, 1 if run.smoke else CALIBRATION_VIDEOS)
+    bench = Bench(network.model, network.phrasing)
+    evaluation = evaluation_set(run.videos)
     curves = rules(len(bench.layers), calibrated)
+    folder = (run.out if run.smoke else run.folder) / "second_stage" / f"{Path(run.model).name}_{retention}"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for index in track(range(videos), "forgetting", console=console, disable=not console.is_terminal):
+    for index in run.track(range(run.videos), "forgetting"):
         kept_file = folder / f"{index}.json"
         if not kept_file.exists():
-            questions = questions_of(evaluation, index)
+            questions = network.several(evaluation, index)
             facts: dict[str, Any] = {"groups": [], "rules": {}, "signals": {}}
             if questions:
                 facts = _one(bench, evaluation, index, questions, retention, curves)
@@ -442,8 +410,7 @@ def _one(bench: Bench, evaluation: EvaluationSet, index: int, questions: list, r
 
 def summarise(found: list[dict]) -> list[dict[str, Any]]:
     """One row per rule: kept share, accuracy and loss by group, differences to nothing with 95 % intervals."""
-    draws = np.random.default_rng(0).multinomial(len(found), np.full(len(found), 1 / len(found)), size=RESAMPLES)
-    draws = np.vstack([np.ones(len(found)), draws])
+    draws = resamples(len(found))
     groups = {SHORT, LONG} & {group for facts in found for group in facts["groups"]}
     counts = {group: draws @ np.array([facts["groups"].count(group) for facts in found]) for group in groups}
     rows, base = [], {}
@@ -457,29 +424,28 @@ def summarise(found: list[dict]) -> list[dict[str, Any]]:
             )
             accuracy = right / counts[group]
             base.setdefault(group, accuracy)
-            low, high = np.nanpercentile(100 * (accuracy - base[group])[1:], [2.5, 97.5])
             row[group] = {
                 "accuracy": float(accuracy[0]),
                 "loss": float((loss / counts[group])[0]),
-                "points": [float(100 * (accuracy - base[group])[0]), float(low), float(high)],
+                "points": interval(100 * (accuracy - base[group])),
             }
         rows.append(row)
     return rows
 
 
-def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: list[dict]) -> list[str]:
+def page(run: Run, retention: float, facts: dict[str, Any], rows: list[dict]) -> list[str]:
     """The Markdown page, line by line."""
     found, layers = facts["found"], facts["layers"]
     groups = [group for group in (SHORT, LONG) if group in rows[0]]
     asked = {group: sum(one["groups"].count(group) for one in found) for group in groups}
     counts = ", ".join(f"{count} answers of {group}" for group, count in asked.items())
     lines = [
-        f"# The second stage on {name}: which layers may forget",
+        f"# The second stage on {Path(run.model).name}: which layers may forget",
         "",
-        f"{videos} videos of 8 frames, SharpV keeps {100 * retention:.0f} % of the visual tokens before the LLM; "
+        f"{run.videos} videos of 8 frames, SharpV keeps {100 * retention:.0f} % of the visual tokens before the LLM; "
         f"{counts}. Exact match with the true answer fed back, in brackets the difference to forgetting nothing in "
         "points with its paired 95 % interval, then the loss of the tokens after the first. Written by "
-        f"`python benchmarks/second_stage.py --model {name} --videos {videos} --retention {retention}`.",
+        f"{run.command}.",
         "",
         "| layer | " + " | ".join(map(str, range(layers))) + " |",
         "| --- |" + " --- |" * layers,
@@ -498,7 +464,7 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
     if len(runs) < layers:
         lines += ["", f"| layers that forget together | {' | '.join(runs)} |", "| --- |" + " --- |" * len(runs)]
         lines.append("| harm (KL) | " + " | ".join(f"{value:.2g}" for value in harm) + " |")
-    keep = ", ".join(map(str, facts["calibrated"].memory.keep))
+    keep = ", ".join(map(str, facts["calibrated"].keep))
     lines += [
         "",
         f"Layers that `sharpv.calibrate` keeps, from {facts['calibrated'].answers} answers of the model about other "
@@ -511,34 +477,28 @@ def page(name: str, videos: int, retention: float, facts: dict[str, Any], rows: 
         criterion, _, setting = row["rule"].partition("; ")
         cells = []
         for group in groups:
-            mean, low, high = row[group]["points"]
-            difference = "" if row is rows[0] else f" ({mean:+.1f} [{low:+.1f}, {high:+.1f}])"
+            difference = "" if row is rows[0] else f" ({row[group]['points']})"
             cells.append(f"{row[group]['accuracy']:.3f}{difference}, {row[group]['loss']:.3f}")
         lines.append(f"| {criterion} | {setting} | {100 * row['kept']:.1f} % | " + " | ".join(cells) + " |")
     return lines
 
 
-def main(
-    model: Annotated[str, typer.Option(help="pocket, smol, or the directory of a pocket checkpoint.")] = "pocket",
-    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 200,
-    retention: Annotated[float, typer.Option(help="Kept share of the first stage.")] = 1.0,
-    folder: Annotated[Path, typer.Option(help="Where finished videos are kept.")] = Path("runs/second_stage"),
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-) -> None:
-    torch.set_num_threads(threads)
-    console, name = Console(), Path(model).name
-    check(RESULTS / "plot.svg")
-    facts = study(model, videos, retention, folder / f"{name}_{retention}", console)
+def compare(run: Run) -> None:
+    """Every rule on every video."""
+    name, retention = Path(run.model).name, run.retention or 1.0
+    facts = study(run, retention)
     rows = summarise(facts["found"])
     stem = f"second_stage_{name}" + ("" if retention == 1 else f"_{100 * retention:.0f}")
-    publish(stem, page(name, videos, retention, facts, rows), {"layers": facts["layers"], "rows": rows})
+    run.publish(stem, page(run, retention, facts, rows), {"layers": facts["layers"], "rows": rows})
+    longest = LONG if LONG in rows[0] else SHORT
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows[1:]:
-        curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[LONG]["accuracy"]))
-    top = rows[0][LONG]["accuracy"]
-    accuracy = f"exact match, answers of {LONG}"
-    draw(RESULTS / f"{stem}.svg", curves, "visual KV entries", accuracy, ("nothing forgotten", top))
+        curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[longest]["accuracy"]))
+    top = rows[0][longest]["accuracy"]
+    run.draw(stem, curves, "visual KV entries", f"exact match, answers of {longest}", ("nothing forgotten", top))
 
+
+STUDIES = {"rules": Study(compare, 200, smoke=1, plots=True)}
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(script("second_stage.py", STUDIES))

@@ -2,14 +2,16 @@
 
     python benchmarks/serving.py accuracy [--videos 40]
     python benchmarks/serving.py throughput [--rounds 5]
+    python benchmarks/serving.py pixels [--videos 300] [--clips FOLDER]
 
-Runs in vLLM's environment (``make test-vllm`` builds it), with PYTHONPATH=tests/vllm/site where that is vLLM's CPU
-package. Writes docs/results/serving_{accuracy,throughput}.{md,json}.
+The first two run in vLLM's environment (``make test-vllm`` builds it), with PYTHONPATH=tests/integrations/vllm/site
+where that is vLLM's CPU package. Pages go to docs/results.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -21,20 +23,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import openai
 import torch
 import typer
-from timing import Ratio, publish
+from common import RESULTS, percent, publish, table
+from timing import Ratio
 
-from sharpv import SharpV, pocket, video
-from sharpv.comparison import Row, keep_masks
-from sharpv.pocket.evaluate import EvaluationSet, evaluation_set, extract_features, score
+from sharpv import SharpV, pocket, read_video
+from sharpv.evaluation.comparison import Row, keep_masks
+from sharpv.evaluation.scoring import EvaluationSet, evaluation_set, extract_features, score
+from sharpv.integrations.vllm.selection import shown_pictures
+from sharpv.methods.importance import frame_retention, surroundings
+from sharpv.pocket.drawing import SIZE
+from sharpv.pocket.model import frame_features, pixel_values
 from sharpv.pocket.questions import Question
 from sharpv.pocket.world import sample, write_clip
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "vllm"))
-import small
-from server import data_url, serve
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "integrations" / "vllm"))
 
 app = typer.Typer(add_completion=False)
 POCKET = Path(pocket.__file__).parent / "checkpoint"
@@ -43,10 +47,10 @@ COMMON = (
     "--media-io-kwargs", '{"video": {"num_frames": -1}}',
 )  # fmt: skip
 BUDGET = ("--video-pruning-method", "sharpv", "--video-pruning-rate", "0.75")
-ADAPTIVE = ("--video-pruning-rate", "0.5", "--hf-overrides", '{"sharpv": {"mode": "adaptive"}}')
+ADAPTIVE = ("--video-pruning-rate", "0.5", "--hf-overrides", '{"sharpv": {"counting": "pixels"}}')
 
 
-def question(client: openai.OpenAI, url: str, text: str, tokens: int) -> Any:
+def question(client: Any, url: str, text: str, tokens: int) -> Any:
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     messages: Any = [{"role": "user", "content": content}]
     return client.chat.completions.create(model="served", messages=messages, temperature=0, max_tokens=tokens)
@@ -68,7 +72,7 @@ class Decoded(EvaluationSet):
         return cls(evaluation.frames, evaluation.episodes, evaluation.questions, folder)
 
     def video(self, index: int) -> np.ndarray:
-        return video.read(self.folder / f"{index}.mp4", frames=self.frames).frames
+        return read_video(self.folder / f"{index}.mp4", frames=self.frames).frames
 
 
 @app.command()
@@ -77,6 +81,10 @@ def accuracy(
     clients: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
 ) -> None:
     """Pocket's evaluation questions through HTTP, beside the library's answers in transformers."""
+    import openai
+    from server import data_url, serve
+    from small import rename_as_4
+
     modes: dict[str, tuple[tuple[str, ...], Row]] = {
         "dense": ((), Row("dense")),
         "budget, kept 25 %": (BUDGET, Row("budget", SharpV(), 0.25)),
@@ -89,14 +97,17 @@ def accuracy(
         urls = [data_url(evaluation.folder / f"{index}.mp4") for index in range(videos)]
         asked = [(index, each) for index, of_video in enumerate(evaluation.questions) for each in of_video]
         rows: list[dict[str, Any]] = []
+        checkpoint = Path(folder) / "pocket"
+        shutil.copytree(POCKET, checkpoint)
+        rename_as_4(checkpoint)  # as vLLM's own model, the dense one, loads it (docs/upstream/siglip-names.md)
         for name, (options, row) in modes.items():
             keep = None if row.method is None else keep_masks(row.method, features, row.retention)[0]
             in_library = [record.correct for record in score(model, evaluation, features, keep)]
             share = 1.0 if keep is None else float(keep.float().mean())
-            with serve(POCKET, "--dtype", "float32", *COMMON, *options) as address:
+            with serve(checkpoint, "--dtype", "float32", *COMMON, *options) as address:
                 client = openai.OpenAI(base_url=address, api_key="none", timeout=600)
 
-                def answer(item: tuple[int, Question], client: openai.OpenAI = client) -> tuple[bool, int]:
+                def answer(item: tuple[int, Question], client: Any = client) -> tuple[bool, int]:
                     reply = question(client, urls[item[0]], item[1].prompt, 80)
                     return same(reply.choices[0].message.content, item[1].answer), reply.usage.prompt_tokens
 
@@ -131,7 +142,7 @@ def accuracy(
         f"{r['prompt_tokens']:.0f} |"
         for r in rows
     ]
-    publish("serving_accuracy", lines, {"videos": videos, "questions": len(asked), "rows": rows})
+    publish(RESULTS, "serving_accuracy", lines, {"videos": videos, "questions": len(asked), "rows": rows})
 
 
 def same(said: str, true: str) -> bool:
@@ -149,6 +160,10 @@ def throughput(
     frames: Annotated[int, typer.Option(help="Frames a clip.")] = 16,
 ) -> None:
     """Requests a second of a random Qwen2.5-VL at 1, 4 and 8 clients: dense, vLLM's evs, sharpv."""
+    import openai
+    import small
+    from server import serve
+
     evs = ("--video-pruning-method", "evs", "--video-pruning-rate", "0.75")
     modes = {"dense": (), "evs": evs, "sharpv": BUDGET}
     levels = (1, 4, 8)
@@ -194,11 +209,13 @@ def throughput(
         rates = [f"{requests / float(np.median(seconds[mode, level])):.2f}" for mode in modes]
         lines.append(f"| {level} | {' | '.join(rates)} | {ratios[f'evs, {level}']} | {ratios[f'sharpv, {level}']} |")
     kept = {f"{mode}, {level}": value for (mode, level), value in seconds.items()}
-    publish("serving_throughput", lines, {"requests": requests, "frames": frames, "seconds": kept})
+    publish(RESULTS, "serving_throughput", lines, {"requests": requests, "frames": frames, "seconds": kept})
 
 
 def clips(folder: Path, frames: int) -> Iterator[str]:
     """Data URLs of ever new clips of pocket's world."""
+    from server import data_url
+
     index = 0
     while True:
         path = folder / "clip.mp4"
@@ -207,12 +224,74 @@ def clips(folder: Path, frames: int) -> Iterator[str]:
         index += 1
 
 
-def timed(client: openai.OpenAI, urls: list[str], level: int) -> float:
+def timed(client: Any, urls: list[str], level: int) -> float:
     """Seconds for all requests, ``level`` at a time."""
     started = time.perf_counter()
     with ThreadPoolExecutor(level) as pool:
         list(pool.map(lambda url: question(client, url, "What happens?", 8), urls))
     return time.perf_counter() - started
+
+
+# ------------------------------------------------------------------------------------------------------- pixels
+
+
+@app.command()
+@torch.no_grad()
+def pixels(
+    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 300,
+    clips: Annotated[Path | None, typer.Option(help="A folder of real clips too.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
+    out: Annotated[Path, typer.Option(help="Where pages go.")] = RESULTS,
+) -> None:
+    """What vLLM's counting from pixels estimates: the paper's count from pixels in the place of features."""
+    model, _ = pocket.load()
+    evaluation = evaluation_set(videos, frames)
+    both = {"pocket's evaluation": [shares(model, pixel_values(evaluation.video(index))) for index in range(videos)]}
+    paths: list[Path] = []
+    if clips is not None:
+        paths = sorted(path for path in clips.iterdir() if path.suffix in (".mp4", ".webm", ".mkv"))
+        both["real clips"] = [shares(model, pixel_values(squares(path, frames))) for path in paths]
+    rows, facts = [], {}
+    for title, pairs in both.items():
+        by_features, by_pixels = np.array(pairs).T
+        gain = float(by_features.mean() / by_pixels.mean())
+        error = float(np.abs(np.minimum(by_pixels * gain, 1) - by_features).mean())
+        correlation = float(np.corrcoef(by_features, by_pixels)[0, 1])
+        means = percent(by_features.mean()), percent(by_pixels.mean())
+        rows.append([title, len(pairs), *means, f"{correlation:.2f}", f"{gain:.2f}", f"{100 * error:.1f}"])
+        facts[title] = {"features": by_features.tolist(), "pixels": by_pixels.tolist(), "gain": gain}
+    lines = [
+        "# How many tokens: from pixels, and from features",
+        "",
+        f"Videos of {frames} frames. The paper's count needs features, which vLLM has only after a prompt's length is "
+        "fixed; counting from pixels applies the same rule to the pixels under each token. Share of a video's tokens "
+        f"that is kept, as means; features are those of pocket's tower. Pocket: the first {videos} evaluation videos; "
+        f"real: {len(paths)} clips, cut to squares of {SIZE} pixels. The gain is the one at which the means agree; the "
+        "error is that of a video's share at that gain, in points. Written by `python benchmarks/serving.py pixels`.",
+        "",
+        *table(["", "videos", "by features", "by pixels", "correlation", "gain", "mean error"], rows),
+    ]
+    if paths:
+        cells = [[p.name, percent(f), percent(x)] for p, (f, x) in zip(paths, both["real clips"], strict=True)]
+        lines += ["", *table(["clip", "by features", "by pixels"], cells)]
+    publish(out, "pixel_estimate", lines, facts)
+
+
+def shares(model: Any, shown: torch.Tensor) -> tuple[float, float]:
+    """The share of its tokens that a video asks for: by its features, by its pixels."""
+    looks = shown_pictures(shown, model.config.vision_config.patch_size, stride=2).looks()
+    by_features = frame_retention(*surroundings(frame_features(model, shown)))
+    return float(by_features.mean()), float(frame_retention(*surroundings(looks)).mean())
+
+
+def squares(path: Path, frames: int) -> np.ndarray:
+    """Frames of a clip, their middle square scaled to pocket's size, uint8 (frames, SIZE, SIZE, 3)."""
+    shown = torch.from_numpy(read_video(path, frames=frames).frames).permute(0, 3, 1, 2).float()
+    side = min(shown.shape[-2:])
+    top, left = (shown.shape[-2] - side) // 2, (shown.shape[-1] - side) // 2
+    square = shown[..., top : top + side, left : left + side]
+    scaled = torch.nn.functional.interpolate(square, (SIZE, SIZE), mode="bilinear", antialias=True)
+    return scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def versions() -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def interleaved(cases: Mapping[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, NDArray[Any]]:
@@ -64,15 +60,6 @@ def machine(device: str, threads: int) -> str:
     """The device and torch's version, in words."""
     own = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU, {threads} threads"
     return f"{own}, torch {torch.__version__}"
-
-
-def publish(name: str, lines: list[str], facts: dict[str, Any] | list[Any]) -> None:
-    """Write docs/results/NAME.{md,json} and print the page."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(lines) + "\n"
-    (RESULTS / f"{name}.md").write_text(text)
-    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def matrix_product(device: str, dtype: torch.dtype, side: int = 2048) -> tuple[Callable[[], Any], float]:

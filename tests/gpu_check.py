@@ -1,6 +1,6 @@
 """The equivalence tests on a GPU: fused attention kernels and bfloat16, which the CPU suite cannot run.
 
-    python benchmarks/gpu_check.py [--device cuda] [--attention flash_attention_2 --attention sdpa] [--family NAME]
+    python tests/gpu_check.py [--device cuda] [--attention flash_attention_2 --attention sdpa] [--family NAME]
 
 For each family (tiny, random weights) and kernel, in bfloat16: a pruned run, both stages, batch of one and padded
 batch, against the float32 run of the same model on the same device with eager attention, teacher forced. The kernel's
@@ -24,13 +24,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from common import RESULTS, publish  # noqa: E402 - lies with the benchmarks
 from real_size import EveryOther  # noqa: E402
-from timing import publish  # noqa: E402
 
 import sharpv  # noqa: E402
-import tiny  # noqa: E402 - lies with the tests
+import tiny  # noqa: E402
 from reference import stock  # noqa: E402
 
 PROMPTS: list[list[tiny.Part]] = [[10, 11, tiny.Clip(1, frames=8), 12, 13], [10, tiny.Clip(2, frames=8), 15, 16, 17]]
@@ -57,6 +57,7 @@ def main(
     device: Annotated[str, typer.Option(help="cuda, or cpu to try the script.")] = "cuda",
     attention: Annotated[list[str] | None, typer.Option(help="Kernels; those that load, if not given.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Model types; all if not given.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = RESULTS,
 ) -> None:
     console = Console()
     if device == "cuda" and not torch.cuda.is_available():
@@ -73,7 +74,7 @@ def main(
                 console.print(f"{rows[-1]} {'ok' if rows[-1].good else 'OFF'}", highlight=False)
     where = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     what = f"{where}, torch {torch.__version__}, transformers {transformers.__version__}"
-    publish("gpu_check", report(rows, what), {"where": where, "rows": [asdict(row) for row in rows]})
+    publish(out, "gpu_check", report(rows, what), {"where": where, "rows": [asdict(row) for row in rows]})
     raise typer.Exit(int(not all(row.good for row in rows)))
 
 
@@ -137,7 +138,7 @@ def report(rows: list[Row], where: str) -> list[str]:
         f"{where}. Largest difference of logits to the float32 run with eager attention, as a share of their standard "
         "deviation, teacher forced over a prefill and five decoding steps: of the unpruned model, which is the "
         "kernel's own error, and of the pruned one (kept 40 %, every other layer forgets). Tiny models with random "
-        "weights. Written by `python benchmarks/gpu_check.py`.",
+        "weights. Written by `python tests/gpu_check.py`.",
         "",
         "| family | attention | prompts | unpruned | pruned | |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,39 +1,43 @@
-"""Other importance metrics in SharpV's frame: what stands in the place of Dissim, of S, of T and of w, on pocket.
-
-    python benchmarks/pocket_metrics.py [--videos 1000] [--frames 8] [--folder runs/bench]
-
-Every variant answers the same questions at exactly equal numbers of tokens; differences to the paper's rule are paired
-by video, with 95 % bootstrap intervals. Writes docs/results/pocket_metrics.{md,json} and prints the table.
-"""
+"""Variants of SharpV's rule that studies compare with it: other rankings, distances and demands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-import typer
-from rich.console import Console
-from timing import publish
 from torch import Tensor
 from torch.nn.functional import pad
 
 from sharpv import SharpV
-from sharpv.budget import Budget, Present, keep_top
-from sharpv.comparison import Row, prepare, versus_first
-from sharpv.importance import dissimilarity, frame_retention, importance, spatial_importance, temporal_importance
 from sharpv.methods import Scores, Selection
+from sharpv.methods.budget import Budget, Present, keep_top
+from sharpv.methods.importance import (
+    dissimilarity,
+    frame_retention,
+    importance,
+    spatial_importance,
+    temporal_importance,
+)
 
-RETENTIONS = (0.5, 0.25, 0.12)
 SIDE = 7
-
 DISTANCES = {
     "1 - cos": lambda a, b: dissimilarity(a, b).square() / 2,
     "L1": lambda a, b: (a - b).abs().sum(dim=-1),
     "L2, not normalised": lambda a, b: (a - b).norm(dim=-1),
     "difference of norms": lambda a, b: (a.norm(dim=-1) - b.norm(dim=-1)).abs(),
 }
+
+
+@dataclass(frozen=True)
+class EqualFrames(SharpV):
+    """SharpV's ranking within a frame, the same number of tokens from every frame."""
+
+    name: ClassVar[str] = "equal-frames"
+
+    def score(self, features: Tensor) -> Scores:
+        tokens = super().score(features).tokens
+        return Scores(tokens, torch.ones(len(tokens)))
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ class LastKept(SharpV):
 
     name: ClassVar[str] = "last-kept"
 
-    def choose(self, features: Tensor, budget: Budget, present: Present | None = None) -> Selection:
+    def choose(self, features: Tensor, budget: Budget, present: Present) -> Selection:
         scores = self.score(features)
-        counts = budget.counts(scores.demand, features.shape[1], present)
+        assert scores.demand is not None
+        counts = budget.counts(scores.demand, present)
         spatial = spatial_importance(features)
         seen, keep = features[0].clone(), []
         for frame, count, own in zip(features, counts, spatial, strict=True):
@@ -101,7 +106,7 @@ class LastKept(SharpV):
         return Selection(torch.stack(keep), scores)
 
 
-VARIANTS: dict[str, SharpV] = {
+METRICS: dict[str, SharpV] = {
     "SharpV: Dissim, T + S": SharpV(),
     **{f"{name} in the place of Dissim": Distance(distance=name) for name in DISTANCES},
     "S alone": Ranked(by="S"),
@@ -110,35 +115,3 @@ VARIANTS: dict[str, SharpV] = {
     "T in a 3 x 3 neighbourhood": Neighbourhood(),
     "T against the last kept": LastKept(),
 }
-
-
-def main(
-    videos: Annotated[int, typer.Option(help="The first n of the fixed evaluation videos.")] = 1000,
-    frames: Annotated[int, typer.Option(help="Frames a video.")] = 8,
-    model: Annotated[str, typer.Option(help="'pocket', 'smol', or a checkpoint of either.")] = "pocket",
-    folder: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/bench"),
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-) -> None:
-    torch.set_num_threads(threads)
-    console = Console()
-    comparison = prepare(model, videos, frames, folder)
-    columns = []
-    for retention in RETENTIONS:
-        columns.append(list(comparison.run([Row(label, method, retention) for label, method in VARIANTS.items()])))
-        console.print(f"kept {retention:.0%}: done", highlight=False)
-    lines = [
-        "# Pocket: other importance metrics",
-        "",
-        f"{videos:,} videos of {frames} frames, {len(comparison.video):,} questions; mean exact match over the "
-        "question families, first stage only, exactly the same number of tokens in each column. In brackets the "
-        "difference to the paper's rule in points, paired by video, with its 95 % bootstrap interval. Written by "
-        f"`python benchmarks/pocket_metrics.py --videos {videos}`.",
-        "",
-        *versus_first(comparison, columns),
-    ]
-    rows = [comparison.facts(outcome, column[0]) for column in columns for outcome in column]
-    publish("pocket_metrics", lines, {**comparison.about, "rows": rows})
-
-
-if __name__ == "__main__":
-    typer.run(main)
