@@ -65,7 +65,7 @@ def load(model: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         kind = torch.empty(0, device=device).device.type
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device {device!r} is not available") from error
     if kind == "meta":
         raise ValueError("device 'meta' holds no weights: pass auto, cpu, cuda, ...")
@@ -114,20 +114,24 @@ def encode_turns(
         media["images"] = list(images)
     prompt = processor.apply_chat_template(turns, add_generation_prompt=True)
     inputs = processor(text=[prompt], return_tensors="pt", **media)
-    if videos and find_family(model).modality == "image":
-        inputs[FRAMES] = _spans(turns, [len(video) for video in videos])
+    if media and find_family(model).modality == "image":
+        inputs[FRAMES] = _spans(processor, turns, [len(video) for video in videos], images or ())
     return inputs
 
 
-def _spans(turns: list[dict[str, Any]], frames: list[int]) -> list[Any]:
-    """Where each video's frames lie among all pictures, a still being one of them."""
-    parts = [part["type"] for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]]
-    spans, start, left = [], 0, iter(frames)
-    for part in parts:
-        count = next(left) if part == "video" else int(part == "image")
-        if part == "video":
-            spans.append((start, start + count))
-        start += count
+def _spans(
+    processor: ProcessorMixin, turns: list[dict[str, Any]], frames: Sequence[int], images: Sequence[Any]
+) -> list[Any]:
+    """Where each video's frames lie among all pictures that the model reads, of which a still may be several: tiles."""
+    spans, start, left, stills = [], 0, iter(frames), iter(images)
+    for part in (part for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]):
+        if part["type"] == "video":
+            spans.append((start, start + next(left)))
+            start = spans[-1][1]
+        elif part["type"] == "image":
+            alone = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+            tiles = processor(text=[alone], images=[next(stills)], return_tensors="pt")["pixel_values"]
+            start += tiles.shape[:-3].numel()
     return spans
 
 

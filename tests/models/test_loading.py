@@ -66,7 +66,7 @@ DAMAGE = {
     "one weight is missing": (without("layers.0.mlp.up_proj.weight"), r"lacks \S+layers\.0\.mlp\.up_proj\.weight$"),
     "another shape": (halved("layers.1.mlp.up_proj"), r"layers\.1\.mlp\.up_proj\.weight has another shape$"),
     "truncated": (cut, "cannot load the model"),
-    "a pointer": (write(WEIGHTS, LFS), "cannot load the model"),
+    "a pointer": (write(WEIGHTS, LFS), "model.safetensors is a Git LFS pointer, .*git lfs pull"),
     "empty weights": (write(WEIGHTS, ""), "cannot load the model"),
     "no JSON": (write("config.json", "{"), "cannot load the model"),
     "no model type": (write("config.json", "{}"), "cannot load the model"),

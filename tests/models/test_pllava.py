@@ -67,7 +67,7 @@ def test_a_published_checkpoint_loads_with_its_deltas_merged(tmp_path):
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     folder, _, _ = published(tmp_path)
     (folder / "model-00001-of-00002.safetensors").unlink()
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ValueError, match="is no whole PLLaVA: .* weights lack or are unknown"):
         load_pllava(folder)
 
 

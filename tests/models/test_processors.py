@@ -91,9 +91,20 @@ def test_a_still_alone_is_the_model_s_own_business(family):
     if family in NO_STILLS:
         return
     inputs = inputs_of(family, [STILL])
-    if find_family(loaded(family)[0]).modality == "image":
-        inputs["video_frames"] = []
+    assert inputs.get("video_frames", []) == []
     assert torch.equal(logits(family, inputs, retention=0.3), logits(family, inputs))
+
+
+def test_a_still_of_several_tiles_moves_the_frames_behind_it():
+    """InternVL's processor cuts a still into tiles, each a picture to the model."""
+    model, processor = loaded("internvl")[0], checkpoints.PROCESSORS["internvl"]()
+    processor.image_processor.crop_to_patches = True
+    content = [STILL, VIDEO, STILL, {"type": "text", "text": "What moves?"}]
+    stills = [np.zeros((24, 72, 3), np.uint8), np.zeros((24, 24, 3), np.uint8)]
+    inputs = encode_turns(model, processor, [{"role": "user", "content": content}], [clip(0)], stills)
+    ((start, end),) = inputs["video_frames"]
+    assert start > 1
+    assert torch.equal(inputs["pixel_values"][start:end], inputs_of("internvl", [VIDEO])["pixel_values"])
 
 
 @EVERY

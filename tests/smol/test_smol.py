@@ -20,7 +20,7 @@ from sharpv.video import read_video
 from sharpv_smol import language
 from sharpv_smol.joining import CHECKSUM, DELTAS, MODEL_FILE, checkpoint
 from sharpv_smol.language import load_tokenizer, phrasing
-from sharpv_smol.model import add_lora, build, deltas
+from sharpv_smol.model import add_lora, build, deltas, join
 from sharpv_smol.sentences import in_a_sentence, told
 
 
@@ -78,6 +78,15 @@ def test_the_joined_checkpoint_is_the_learned_model(learned, folder):
     # the checkpoint is float16
     torch.testing.assert_close(joined, separate, atol=0.3, rtol=0)
     assert (joined.argmax(-1) == separate.argmax(-1)).float().mean() > 0.95
+
+
+def test_deltas_of_which_some_lack_are_not_joined(learned, base):
+    """They left a layer of the language model as it was, without a word."""
+    own = {name: tensor for name, tensor in deltas(learned).items() if "layers.3." not in name}
+    model = copy.deepcopy(base)
+    with pytest.raises(ValueError, match=r"not smol's weights: .*layers\.3\."):
+        join(model, own)
+    assert torch.equal(model.get_input_embeddings().weight, base.get_input_embeddings().weight)
 
 
 def test_the_second_start_makes_nothing(parts, folder, monkeypatch):

@@ -94,15 +94,23 @@ class Family:
         return (type(output) if "deepstack_features" in kept else BaseModelOutputWithPooling)(**kept)
 
     def own_names(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs under the names that the encoders take."""
-        return {self.also_called.get(name, name): value for name, value in inputs.items()}
+        """The inputs under the names that the encoders take, which win where both are given, as in transformers."""
+        named = {self.also_called[name]: value for name, value in inputs.items() if name in self.also_called}
+        given = {name: value for name, value in inputs.items() if name not in self.also_called}
+        return named | {name: value for name, value in given.items() if value is not None or name not in named}
 
     def has_video(self, inputs: Mapping[str, Any]) -> bool:
         """Whether these inputs bring the pixels of a video.
 
         Raises:
-            ValueError: pixels of a family that reads frames as images, without :data:`FRAMES` to tell them apart.
+            ValueError: pixels of a family that reads frames as images, without :data:`FRAMES` to tell them apart, or
+                under the name that such a family does not read.
         """
+        if self.modality == "image" and inputs.get(RAW_PIXELS["video"]) is not None:
+            raise ValueError(
+                f"{self.name} reads no input {RAW_PIXELS['video']!r}: it takes frames as {RAW_PIXELS['image']}, and "
+                f"how many there are as {FRAMES}"
+            )
         if inputs.get(RAW_PIXELS[self.modality]) is None:
             return False
         if self.modality == "video":
@@ -113,6 +121,12 @@ class Family:
                 f"{FRAMES}=[8] for one video of 8 frames, {FRAMES}=[] for none"
             )
         return len(frame_spans(inputs[FRAMES])) > 0
+
+    def other_placeholder(self, model: PreTrainedModel) -> int | None:
+        """The id of the placeholder of what stands beside videos, if the model has one."""
+        other = {"video": "image_token_id", "image": "video_token_id"}[self.modality]
+        found: int | None = getattr(model.config, other, None)
+        return found if found != getattr(model.config, self.placeholder) else None
 
     def stock_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs without what only sharpv understands."""

@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from . import list_models, unsupported
 
+LFS = b"version https://git-lfs"
+"""How such a pointer begins."""
 SHOWN = 3
 """Names of weights that a message lists."""
 
@@ -36,15 +38,16 @@ def load_checkpoint(
                 source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
             )
             processor = AutoProcessor.from_pretrained(source)
-            reason = incomplete(info) or None
+            reason = incomplete(info)
+            if not reason:
+                return loaded.to(device).eval(), processor
         else:
             reason = unsupported(model_type)
     except Exception as error:
         where = "" if Path(source).is_dir() else "there is no such directory, and as a hub id: "
-        raise ValueError(f"cannot load the model {str(source)!r}: {where}{_first_line(error)}") from error
-    if reason is not None:
-        raise ValueError(f"cannot load the model {str(source)!r}: {reason}")
-    return loaded.to(device).eval(), processor
+        reason = _pointer(Path(source)) or f"{where}{_first_line(error)}"
+        raise ValueError(f"cannot load the model {str(source)!r}: {reason}") from error
+    raise ValueError(f"cannot load the model {str(source)!r}: {reason}")
 
 
 def incomplete(info: dict[str, Any]) -> str:
@@ -57,6 +60,15 @@ def incomplete(info: dict[str, Any]) -> str:
     if shapes:
         found.append(f"{_some(shapes)} {'has' if len(shapes) == 1 else 'have'} another shape")
     return ", and ".join(found)
+
+
+def _pointer(folder: Path) -> str:
+    """Which file is what Git LFS leaves in the place of a large one, in words; empty if none."""
+    for path in sorted(path for path in folder.glob("*") if path.is_file()):
+        with path.open("rb") as file:
+            if file.read(len(LFS)) == LFS:
+                return f"{path.name} is a Git LFS pointer, not the file itself: run 'git lfs pull' there"
+    return ""
 
 
 def _some(names: Collection[str]) -> str:

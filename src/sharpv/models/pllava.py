@@ -116,13 +116,20 @@ def load_pllava(
         lora_alpha: strength of the deltas; they are trained with 32 and evaluated with 4.
         dtype: of the weights.
 
+    Raises:
+        ValueError: weights that the checkpoint lacks, or that PLLaVA does not know.
+
     >>> model, processor = load_pllava("ermu2001/pllava-7b")
     """
     folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(snapshot_download(str(checkpoint)))
     known = json.loads((folder / "config.json").read_text())
     config = PllavaConfig(**{name: value for name, value in known.items() if name not in ("model_type", "vocab_size")})
     model = PllavaForConditionalGeneration(config).to(dtype)
-    model.load_state_dict(dict(_merged(folder, lora_alpha)))
+    found = model.load_state_dict(dict(_merged(folder, lora_alpha)), strict=False)
+    if wrong := [*found.missing_keys, *found.unexpected_keys]:
+        raise ValueError(
+            f"{str(checkpoint)!r} is no whole PLLaVA: {len(wrong)} weights lack or are unknown: {wrong[0]}"
+        )
     vision = config.vision_config
     sizes = {"size": {"shortest_edge": vision.image_size},
              "crop_size": {"height": vision.image_size, "width": vision.image_size}}  # fmt: skip

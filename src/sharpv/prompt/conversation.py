@@ -15,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from ..kvcache.cache import rows_of
 from ..models import Family
+from ..models.base import RAW_PIXELS
 from .prune import refuse_unread, vision_inputs
 from .pruned import PrunedPrompt
 
@@ -70,7 +71,11 @@ def later_turn(
     # before that, the model itself may have generated a placeholder: that is text
     placeholders = [getattr(model.config, name) for name in ("image_token_id", family.placeholder)]
     fresh = torch.isin(ids[:, cached:], torch.tensor(placeholders, device=ids.device)).any()
-    if fresh or _videos(model, family, inputs) not in (0, len(prompt.videos)):
+    if (
+        fresh
+        or _videos(model, family, inputs) not in (0, len(prompt.videos))
+        or _homeless(model, family, prompt, inputs)
+    ):
         raise ValueError(
             "a new image or video in a later turn on a pruned cache is not supported: "
             "start with a new cache and the whole conversation"
@@ -130,6 +135,15 @@ def _videos(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) -
     if not family.has_video(inputs):
         return 0
     return sum(layout.frames > 0 for layout in family.layouts(model, inputs, None))
+
+
+def _homeless(model: PreTrainedModel, family: Family, prompt: PrunedPrompt, inputs: Mapping[str, Any]) -> bool:
+    """Whether these inputs bring something beside videos, of which the pruned prompt has none."""
+    others = [RAW_PIXELS[name] for name in family.encoders if name != family.modality]
+    if all(inputs.get(name) is None for name in others):
+        return False
+    place = family.other_placeholder(model)
+    return place is None or not bool((prompt.ids == place).any())
 
 
 def _mask_after(prompt: PrunedPrompt, mask: Tensor | None, full: int, repeats: int = 1) -> Tensor:

@@ -140,9 +140,8 @@ class _Prompt:
             raise ValueError(f"{family.name} has one placeholder for both: pass images and videos in separate batches")
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         placeholder = ids == getattr(model.config, family.placeholder)
-        other = {"video": "image_token_id", "image": "video_token_id"}[family.modality]
-        other_id = getattr(model.config, other, None)
-        others = (ids == other_id) & ~placeholder if other_id is not None else placeholder & False
+        other = family.other_placeholder(model)
+        others = torch.zeros_like(placeholder) if other is None else ids == other
         return cls(ids, real, placeholder, others)
 
     def questions(self, model: PreTrainedModel) -> Tensor:

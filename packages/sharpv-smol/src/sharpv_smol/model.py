@@ -169,13 +169,19 @@ def load_deltas(model: LlavaOnevisionForConditionalGeneration, own: dict[str, Te
 
 @torch.no_grad()
 def join(model: LlavaOnevisionForConditionalGeneration, own: dict[str, Tensor]) -> None:
-    """Put what :func:`deltas` gave into a model as :func:`build` makes it, deltas merged into the weights."""
-    rest = {name: tensor.float() for name, tensor in own.items() if not name.endswith((".a", ".b"))}
-    _, unexpected = model.model.load_state_dict(rest, strict=False)
-    missing = [n for n in model.model.state_dict() if n.startswith(OWN) and n not in rest]
-    if unexpected or missing:
-        raise ValueError(f"these are not smol's weights: {[*unexpected, *missing][:3]}")
+    """Put what :func:`deltas` gave into a model as :func:`build` makes it, deltas merged into the weights.
+
+    Raises:
+        ValueError: they are not of such a model, or not all of them.
+    """
     modules = dict(model.model.named_modules())
+    targets = [name for name in modules if name.startswith("language_model") and name.endswith(TARGETS)]
+    expected = {name for name in model.model.state_dict() if name.startswith(OWN)}
+    expected |= {f"{name}.{side}" for name in targets for side in "ab"}
+    if different := sorted(own.keys() ^ expected):
+        raise ValueError(f"these are not smol's weights: {different[:3]}")
+    rest = {name: tensor.float() for name, tensor in own.items() if not name.endswith((".a", ".b"))}
+    model.model.load_state_dict(rest, strict=False)
     for name in own:
         if name.endswith(".a"):
             a, b = own[name].float(), own[name.removesuffix(".a") + ".b"].float()
