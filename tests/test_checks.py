@@ -182,3 +182,9 @@ def test_frames_of_videos_that_are_none(frames):
     message = f"video_frames must hold numbers of frames or rising (start, stop) pairs, got {frames!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         frames_as_images(3, frames, None)
+
+
+@pytest.mark.parametrize("inputs", [None, [1, 2], "clip.mp4"])
+def test_inputs_that_are_no_mapping_are_refused(inputs):
+    with pytest.raises(TypeError, match=f"a mapping, got {type(inputs).__name__}"):
+        sharpv.trim(tiny.make("llava_onevision"), inputs)

@@ -60,6 +60,8 @@ def trim(
     >>> trimmed = sharpv.trim(model, inputs, retention=0.25)
     >>> out = model.generate(**trimmed, max_new_tokens=64)
     """
+    if not isinstance(inputs, Mapping):
+        raise TypeError(f"trim takes the processor's inputs, a mapping, got {type(inputs).__name__}")
     asked = Config.of(config, **options)
     if asked.second is not None:
         raise ValueError(f"trim is the first stage alone, got memory={asked.second}: use sharpv.apply, or memory=None")
