@@ -1,4 +1,4 @@
-"""lmms-eval end to end, offline, in the formats of its four video tasks: ``make test-eval``.
+"""lmms-eval end to end, offline, in the formats of its four video tasks: ``make test-lmms-eval``.
 
 The data set is made from pocket's world; prompts, parsing and scoring are lmms-eval's own, except that an exact match
 stands in for ActivityNet-QA's judge.
