@@ -121,10 +121,13 @@ def encode_turns(
 
 def _spans(
     processor: ProcessorMixin, turns: list[dict[str, Any]], frames: Sequence[int], images: Sequence[Any]
-) -> list[Any]:
+) -> list[tuple[int, int]]:
     """Where each video's frames lie among all pictures that the model reads, of which a still may be several: tiles."""
-    spans, start, left, stills = [], 0, iter(frames), iter(images)
+    spans: list[tuple[int, int]] = []
+    start, left, stills = 0, iter(frames), iter(images)
     for part in (part for turn in turns if not isinstance(turn["content"], str) for part in turn["content"]):
+        if len(spans) == len(frames):
+            break  # stills behind the last video move none
         if part["type"] == "video":
             spans.append((start, start + next(left)))
             start = spans[-1][1]

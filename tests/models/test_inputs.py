@@ -23,6 +23,15 @@ def inputs_of(family: str, prompts: list[list[tiny.Part]] = ONE) -> dict[str, An
     return tiny.FAMILIES[family].inputs(prompts)
 
 
+def refused_at_every_door(model: Any, inputs: dict[str, Any], message: str) -> None:
+    with sharpv.apply(model):
+        for call in (model, model.generate):
+            with pytest.raises(ValueError, match=message):
+                call(**inputs)
+    with pytest.raises(ValueError, match=message):
+        sharpv.trim(model, inputs)
+
+
 def legacy(inputs: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """With stills under the name that Video-LLaVA's own processor gives them."""
     named = {("pixel_values_images" if name == "pixel_values" else name): value for name, value in inputs.items()}
@@ -51,12 +60,7 @@ def test_video_llava_reads_stills_under_both_names():
 def test_pixels_that_nothing_reads_are_refused(model, family):
     inputs = {**inputs_of(family), "pixel_values_depth": torch.zeros(1)}
     message = "reads no input 'pixel_values_depth'; it reads pixel_"
-    with sharpv.apply(model):
-        for call in (model, model.generate):
-            with pytest.raises(ValueError, match=message):
-                call(**inputs)
-    with pytest.raises(ValueError, match=message):
-        sharpv.trim(model, inputs)
+    refused_at_every_door(model, inputs, message)
 
 
 @pytest.mark.parametrize("family", ["internvl", "smolvlm"])
@@ -65,12 +69,7 @@ def test_videos_for_families_that_take_frames_as_images_are_refused(model, famil
     inputs = inputs_of(family)
     inputs["pixel_values_videos"] = inputs["pixel_values"] if beside else inputs.pop("pixel_values")
     message = "reads no input 'pixel_values_videos': it takes frames as pixel_values, and how many .* video_frames"
-    with sharpv.apply(model):
-        for call in (model, model.generate):
-            with pytest.raises(ValueError, match=message):
-                call(**inputs)
-    with pytest.raises(ValueError, match=message):
-        sharpv.trim(model, inputs)
+    refused_at_every_door(model, inputs, message)
 
 
 @pytest.mark.parametrize("family", OWN_PLACEHOLDER)

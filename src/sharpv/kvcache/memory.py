@@ -110,12 +110,10 @@ class MemoryStage:
         ]
         return handles
 
-    def before(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    def before(
+        self, index: int, cache: Cache, trace: MemoryTrace, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, Any] | None:
         """Keep the first layer's input for comparison; hide forgotten columns from the attention mask."""
-        cache = kwargs.get(CACHE)
-        trace = trace_of(cache)
-        if cache is None or trace is None:
-            return None
         hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
             trace.awaited = False
@@ -129,11 +127,18 @@ class MemoryStage:
         if trace is not None and trace.reference is not None:
             trace.attention = kwargs, output[0]
 
-    def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after(
+        self,
+        index: int,
+        cache: Cache,
+        trace: MemoryTrace,
+        module: nn.Module,
+        args: Any,
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> None:
         """At prefill, once the layer has attended: measure, and after the last layer forget."""
-        cache = kwargs.get(CACHE)
-        trace = trace_of(cache)
-        if cache is None or trace is None or trace.reference is None:
+        if trace.reference is None:
             return
         layer = cache.layers[index]
         # gradient checkpointing runs the layers without a cache
@@ -187,12 +192,21 @@ def of_rows(samples: Tensor, like: Tensor) -> Tensor:
 
 
 def hooked(layers: nn.ModuleList, before: Callable[..., Any], after: Callable[..., Any]) -> list[RemovableHandle]:
-    """Call ``before`` and ``after`` around each layer, with its index first and its keyword arguments."""
+    """Call ``before`` and ``after`` around each layer, as :func:`on_prepared` does."""
     handles = []
     for index, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(partial(before, index), with_kwargs=True))
-        handles.append(layer.register_forward_hook(partial(after, index), with_kwargs=True))
+        handles.append(layer.register_forward_pre_hook(partial(on_prepared, before, index), with_kwargs=True))
+        handles.append(layer.register_forward_hook(partial(on_prepared, after, index), with_kwargs=True))
     return handles
+
+
+def on_prepared(
+    hook: Callable[..., Any], index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], *output: Any
+) -> Any:
+    """``hook`` with the layer's index, the cache and its trace first; nothing where the cache was not prepared."""
+    cache = kwargs.get(CACHE)
+    trace = trace_of(cache)
+    return None if trace is None else hook(index, cache, trace, module, args, kwargs, *output)
 
 
 def require_prefill(hidden: Tensor, mask: Any, trace: MemoryTrace) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from .attention import last_row
 from .base import Withdrawal
-from .cache import CACHE, ForgettingLayer
+from .cache import ForgettingLayer
 from .masks import as_read_by, kept_columns
-from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, of_rows, require_prefill, trace_of
+from .memory import MemoryTrace, hidden_of, hide_forgotten, hooked, of_rows, on_prepared, require_prefill
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class WithdrawalStage:
             raise ValueError(f"{self.rule.name} needs attention in every layer: some of this model's keep a state")
         handles = hooked(layers, self.before, self.after)
         if self.rule.reads_attention:
-            look = layers[first - 1].self_attn.register_forward_hook(partial(self.look, first - 1), with_kwargs=True)
+            look = layers[first - 1].self_attn.register_forward_hook(
+                partial(on_prepared, self.look, first - 1), with_kwargs=True
+            )
             handles.append(look)
         return handles
 
-    def before(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    def before(
+        self, index: int, cache: Cache, trace: MemoryTrace, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, Any] | None:
         """At prefill, from the rule's layer on: only what goes on. Later: a mask that fits what is stored."""
-        cache = kwargs.get(CACHE)
-        trace = trace_of(cache)
-        if cache is None or trace is None:
-            return None
         hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
             require_prefill(hidden, kwargs.get("attention_mask"), trace)
@@ -120,21 +120,35 @@ class WithdrawalStage:
             given["cache_position"] = given["cache_position"][: hidden.shape[1]]
         return args[1:], given
 
-    def look(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def look(
+        self,
+        index: int,
+        cache: Cache,
+        trace: MemoryTrace,
+        module: nn.Module,
+        args: Any,
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> None:
         """At prefill, in the layer before: the last prompt token's attention."""
-        cache = kwargs.get(CACHE)
-        trace = trace_of(cache)
-        if cache is None or trace is None or not trace.awaited:
+        if not trace.awaited:
             return
         layer = cache.layers[index]
         valid = of_rows(trace.valid, layer.keys)
         trace.weights = last_row(module, kwargs, layer.keys, layer.values, valid)
 
-    def after(self, index: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def after(
+        self,
+        index: int,
+        cache: Cache,
+        trace: MemoryTrace,
+        module: nn.Module,
+        args: Any,
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> None:
         """At prefill: the layer's cache learns which columns it holds."""
-        cache = kwargs.get(CACHE)
-        trace = trace_of(cache)
-        if cache is None or trace is None or not trace.awaited:
+        if not trace.awaited:
             return
         shorter: Shorter | None = trace.shorter
         if shorter is not None:

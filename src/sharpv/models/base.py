@@ -19,6 +19,11 @@ FEATURES = ("pooler_output", "deepstack_features")
 """What a language model reads of an encoder's output."""
 
 
+def pixel_inputs(inputs: Mapping[str, Any]) -> list[str]:
+    """Names of what is given as pixels, whether anything reads it or not."""
+    return [name for name, value in inputs.items() if name.startswith("pixel_") and value is not None]
+
+
 Layouts = Callable[[PreTrainedModel, Mapping[str, Any], "int | None"], list[Layout]]
 
 

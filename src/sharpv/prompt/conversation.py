@@ -15,7 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from ..kvcache.cache import rows_of
 from ..models import Family
-from ..models.base import RAW_PIXELS
+from ..models.base import RAW_PIXELS, pixel_inputs
 from .prune import refuse_unread, vision_inputs
 from .pruned import PrunedPrompt
 
@@ -43,7 +43,8 @@ def later_turn(
             video that the cache has not seen.
     """
     inputs = family.own_names(inputs)
-    refuse_unread(model, family, inputs)
+    seen = vision_inputs(model, family)
+    refuse_unread(family, seen, inputs)
     ids, length = inputs["input_ids"], prompt.ids.shape[1]
     if ids.shape[1] < length or not torch.equal(ids[:, :length], prompt.ids):
         raise ValueError(
@@ -80,7 +81,6 @@ def later_turn(
             "a new image or video in a later turn on a pruned cache is not supported: "
             "start with a new cache and the whole conversation"
         )
-    seen = vision_inputs(model, family)
     later = {name: value for name, value in inputs.items() if name not in seen}
     later["attention_mask"] = _mask_after(prompt, inputs.get("attention_mask"), ids.shape[1])
     later["position_ids"] = prompt.positions_after(later["attention_mask"][:, prompt.visual.shape[1] :])
@@ -96,7 +96,7 @@ def next_pass(prompt: PrunedPrompt, cache: Cache, inputs: Mapping[str, Any]) -> 
     Raises:
         ValueError: an image or video beside a cache that holds a pruned prompt, or a mask of another length.
     """
-    if any(name.startswith("pixel_") and value is not None for name, value in inputs.items()):
+    if pixel_inputs(inputs):
         raise ValueError(
             "an image or video was passed together with a cache that already holds a pruned prompt: "
             "pass only the new tokens, or start with a new cache"

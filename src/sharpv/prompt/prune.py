@@ -28,7 +28,7 @@ from ..methods import Method, Selection
 from ..methods.base import refuse_non_finite
 from ..methods.importance import nearly_repeat
 from ..models import Family, Layout
-from ..models.base import RAW_PIXELS
+from ..models.base import RAW_PIXELS, pixel_inputs
 from ..models.layout import first_true
 from ..vision.encoded import Encoded
 from ..vision.encoding import encode
@@ -54,7 +54,8 @@ def prune(
             beside videos where the model cannot tell their placeholders apart.
     """
     inputs = family.own_names(inputs)
-    refuse_unread(model, family, inputs)
+    seen = vision_inputs(model, family)
+    refuse_unread(family, seen, inputs)
     prompt = _Prompt.of(model, family, inputs)
     videos, beside = encode(model, family, config.encoding, inputs)
     chosen = _choose(model, family, config, prompt, videos)
@@ -75,7 +76,7 @@ def prune(
     kept = [sum(counts) for counts in read.kept_per_frame]
     left = _left(videos, chosen, kept)
     handed = {family.handed_as: left.output(samples), **beside}
-    consumed = {*shorter, *vision_inputs(model, family)}
+    consumed = {*shorter, *seen}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     pruned = [
         PrunedVideo(sample, layout, counts, selection.keep, frames, _repeats(layout, rows, selection.keep, count))
@@ -96,14 +97,13 @@ def vision_inputs(model: PreTrainedModel, family: Family) -> set[str]:
     return names.union(*(family.encoder_inputs(model, modality).values() for modality in family.encoders))
 
 
-def refuse_unread(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) -> None:
-    """Pixels under a name that no encoder takes would be left out of the answer without a word."""
-    known = vision_inputs(model, family)
-    for name, value in inputs.items():
-        if name.startswith("pixel_") and value is not None and name not in known:
+def refuse_unread(family: Family, seen: set[str], inputs: Mapping[str, Any]) -> None:
+    """Pixels under a name that is not ``seen`` by the vision side would be left out of the answer without a word."""
+    for name in pixel_inputs(inputs):
+        if name not in seen:
             raise ValueError(
                 f"{family.name} reads no input {name!r}; it reads "
-                f"{', '.join(sorted(each for each in known if each.startswith('pixel_')))}"
+                f"{', '.join(sorted(each for each in seen if each.startswith('pixel_')))}"
             )
 
 
