@@ -340,7 +340,7 @@ class Answers:
 
     @torch.no_grad()
     def tower_once(self) -> Any:
-        return encode_videos(self.model, self.family, Encoding(still=0.0), self.still)
+        return encode_videos(self.model, self.family, Encoding("changed:threshold=0"), Budget(), self.still)
 
     @torch.no_grad()
     def prune(self, config: Config) -> None:

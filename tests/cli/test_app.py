@@ -129,7 +129,7 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
     ("options", "message"),
     [
         (("--retention", 1.5), "retention is the kept share and must lie in (0, 1], got 1.5"),
-        (("--still", -0.1), "still must be a finite number of at least 0, got -0.1"),
+        (("--encode", "changed:-0.1"), "threshold must be a finite number of at least 0, got -0.1"),
         (("--frames-at-once", 0), "frames_at_once must be a whole number of at least 1, got 0"),
         (
             ("--method", "magic"),

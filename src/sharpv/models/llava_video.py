@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import Layout, square_frames
+from .tower import Tower
 
 
 def _side(model: PreTrainedModel) -> int:
@@ -34,6 +35,7 @@ LLAVA_NEXT_VIDEO = Family(
     examples=("llava-hf/LLaVA-NeXT-Video-7B-hf",),
     layouts=_next_video,
     frames_as="pictures",
+    tower=Tower("vision_tower", "encoder.layers"),
 )
 
 VIDEO_LLAVA = Family(
@@ -42,6 +44,7 @@ VIDEO_LLAVA = Family(
     examples=("LanguageBind/Video-LLaVA-7B-hf",),
     layouts=_video_llava,
     frames_as="pictures",
+    tower=Tower("video_tower", "encoder.layers"),
     # its forward moves the features as one tensor
     batched_features=True,
     # its processor's name for stills is older than its model's

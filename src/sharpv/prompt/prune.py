@@ -57,7 +57,7 @@ def prune(
     seen = vision_inputs(model, family)
     refuse_unread(family, seen, inputs)
     prompt = _Prompt.of(model, family, inputs)
-    videos, beside = encode(model, family, config.encoding, inputs)
+    videos, beside = encode(model, family, config.encoding, config.budget, inputs)
     chosen = _choose(model, family, config, prompt, videos)
     columns = _lay_out(prompt, videos.layouts, chosen)
     read = _read(prompt, columns, videos, chosen)
@@ -79,9 +79,9 @@ def prune(
     consumed = {*shorter, *seen}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     pruned = [
-        PrunedVideo(sample, layout, counts, selection.keep, frames, _repeats(layout, rows, selection.keep, count))
-        for sample, layout, counts, selection, frames, rows, count in zip(
-            samples, videos.layouts, read.kept_per_frame, chosen, videos.frames, left.rows, kept, strict=True
+        PrunedVideo(sample, layout, counts, selection.keep, plan, _repeats(layout, rows, selection.keep, count))
+        for sample, layout, counts, selection, plan, rows, count in zip(
+            samples, videos.layouts, read.kept_per_frame, chosen, videos.plans, left.rows, kept, strict=True
         )
         if layout.frames
     ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..models import Layout
+from ..vision.encoded import Plan
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PrunedVideo:
         layout: how its rows lay before.
         kept_per_frame: kept patches of each frame.
         keep: ``(T, N)`` bool, the keep mask.
-        encoded: frames that the tower was run on.
+        plan: which patches the tower encoded; None: all.
         repeats: how many survivors nearly equal the survivor at their place one frame before, unread.
     """
 
@@ -27,7 +28,7 @@ class PrunedVideo:
     layout: Layout
     kept_per_frame: list[int]
     keep: Tensor
-    encoded: int
+    plan: Plan | None
     repeats: Tensor
 
 
