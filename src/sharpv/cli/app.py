@@ -87,8 +87,12 @@ def ask(
         typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict()}))
         return
     if dense is not None:
-        out.print(f"[dim]dense[/]   {escape(dense.text)}  [dim]{dense.seconds:.2f} s[/]")
-        out.print(f"[dim]sharpv[/]  {escape(pruned.text)}  [dim]{pruned.seconds:.2f} s[/]")
+        for name, said in (("dense", dense), ("sharpv", pruned)):
+            out.print(f"[dim]{name:<6}[/]  {escape(said.text)}")
+            out.print(
+                f"[dim]        {said.vision:.2f} s vision, {said.first_token - said.vision:.2f} s prefill, "
+                f"{said.seconds:.2f} s in all[/]"
+            )
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
