@@ -23,7 +23,7 @@ ORDER = (
     ("pruning",),
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
-    ("asking",),
+    ("asking", "encoding_check"),
     ("evaluation",),
     ("cli", "integrations"),
     ("__main__",),
