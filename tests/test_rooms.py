@@ -11,12 +11,14 @@ import sharpv
 
 ROOT = Path(sharpv.__file__).parent
 ORDER = (
-    ("checks", "lazy", "registry", "versions"),
+    ("checks", "lazy", "registry", "versions", "words"),
     ("methods",),
     ("models", "kvcache"),
     ("vision",),
     ("config",),
     ("prompt", "covers"),
+    ("view",),
+    ("signatures",),
     ("report",),
     ("request", "modes"),
     ("calls",),

@@ -13,15 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .kvcache.memory import MemoryTrace
+from .models import Seen
 from .prompt.pruned import PrunedPrompt, PrunedVideo
-
-EMPTY_SHARE = 0.02
-"""Over-pruning: a video, or four frames in a row, of which less than this share is kept."""
-EMPTY_FRAMES = 4
-REPEATED_SHARE = 0.5
-"""Redundancy kept: more than this share of the survivors nearly repeat the survivor one frame before."""
+from .signatures import signatures
+from .words import both, percent, size
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,9 @@ class VideoReport:
         kept: of each frame, the kept tokens in raster order, counted from 0.
         encoded: frames that the vision tower was run on.
         repeats: survivors that nearly equal the survivor at their place one frame before (cosine above 0.98).
+        seen: which pixels of the clip's pictures lie under the tokens.
+        heat: of each frame one byte per token in raster order: how many of the frame's tokens the method thought less
+            of, 0 (none) to 255 (all others).
     """
 
     sample: int
@@ -44,6 +45,8 @@ class VideoReport:
     kept: list[list[int]] = field(repr=False)
     encoded: int
     repeats: int
+    seen: Seen = field(default_factory=Seen)
+    heat: list[bytes] = field(default_factory=list, repr=False)
 
     @property
     def frames(self) -> int:
@@ -132,22 +135,10 @@ class Report:
     @cached_property
     def warnings(self) -> list[str]:
         """The paper's three failure signatures, in words, where the figures show them."""
-        found = []
-        for index, video in enumerate(self.videos):
-            found += [f"video {index}: {text}" for text in _video_warnings(video)]
-        for sample in sorted({video.sample for video in self.videos}) if self.forgotten else []:
-            able = [layer for layer, row in enumerate(self.forgotten) if row]
-            remembering = [layer for layer in able if not self.forgotten[layer][sample]]
-            start = next((layer for layer in able if layer > max(remembering, default=-1)), None)
-            if start is not None:
-                found.append(
-                    f"sample {sample}: degraded cache, every layer from {start} of {self.layers} on has forgotten the "
-                    "video; answers of several tokens may lose it (memory=None keeps it)"
-                )
-        return found
+        return signatures(self)
 
     def __str__(self) -> str:
-        parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({_both(self.retention)})"]
+        parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({both(self.retention)})"]
         if self.repeated:
             frames = sum(video.frames for video in self.videos)
             parts.append(f"encoded {frames - self.repeated} of {frames} frames")
@@ -155,24 +146,24 @@ class Report:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
         if self.withdrawn:
-            parts.append(f"kept {_percent(self.layer_retention)} of visual tokens x layers")
+            parts.append(f"kept {percent(self.layer_retention)} of visual tokens x layers")
         if self.kv_bytes is not None and self.dense_kv_bytes is not None:
             parts.append(
-                f"KV cache {_size(self.kv_bytes)}, dense {_size(self.dense_kv_bytes)} "
-                f"({_percent(self.kv_bytes / self.dense_kv_bytes)})"
+                f"KV cache {size(self.kv_bytes)}, dense {size(self.dense_kv_bytes)} "
+                f"({percent(self.kv_bytes / self.dense_kv_bytes)})"
             )
         return "sharpv: " + "; ".join(parts)
 
     def text(self) -> str:
         """The line, then three retentions, counts per frame, the layer curve and warnings."""
         lines = [str(self), f"  asked for: {self.config}"]
-        lines.append(f"  retention before the LLM: {_both(self.retention)}")
-        lines.append(f"  retention averaged over layers: {_both(self.layer_retention)}")
+        lines.append(f"  retention before the LLM: {both(self.retention)}")
+        lines.append(f"  retention averaged over layers: {both(self.layer_retention)}")
         if self.kv_retention is not None:
-            lines.append(f"  retention of KV bytes, text included: {_both(self.kv_retention)}")
+            lines.append(f"  retention of KV bytes, text included: {both(self.kv_retention)}")
         for index, video in enumerate(self.videos):
-            size = video.tokens_per_frame
-            lines.append(f"  video {index}, kept of {size} a frame: {' '.join(map(str, video.kept_per_frame))}")
+            cells = video.tokens_per_frame
+            lines.append(f"  video {index}, kept of {cells} a frame: {' '.join(map(str, video.kept_per_frame))}")
         for layer, (row, gone) in enumerate(zip(self.measured, self.forgotten, strict=True)):
             values = " ".join(
                 "-" if value is None else f"{value:.2f}{'*' if flag else ''}"
@@ -242,41 +233,19 @@ def _video(video: PrunedVideo) -> VideoReport:
     layout = video.layout
     kept = [np.flatnonzero(frame).tolist() for frame in keep]
     return VideoReport(
-        video.sample, layout.height, layout.width, layout.patches, kept, video.encoded, int(video.repeats)
+        video.sample,
+        layout.height,
+        layout.width,
+        layout.patches,
+        kept,
+        video.encoded,
+        int(video.repeats),
+        layout.seen,
+        [_ranks(frame) for frame in video.scores.cpu().numpy()],
     )
 
 
-def _video_warnings(video: VideoReport) -> list[str]:
-    found = []
-    size = video.tokens_per_frame
-    share = video.kept_tokens / video.total
-    if share < EMPTY_SHARE:
-        found.append(f"over-pruned, {_both(share)}; min_tokens_per_frame sets a floor")
-    run = start = 0
-    for frame, kept in enumerate([*video.kept_per_frame, size]):
-        if kept < EMPTY_SHARE * size:
-            run += 1
-            continue
-        if run >= EMPTY_FRAMES and share >= EMPTY_SHARE:
-            found.append(f"over-pruned scene, frames {start} to {frame - 1}; min_tokens_per_frame sets a floor")
-        run, start = 0, frame + 1
-    repeated = video.repeats / max(video.kept_tokens, 1)
-    if repeated > REPEATED_SHARE:
-        found.append(f"redundancy kept, {_percent(repeated)} of the survivors nearly repeat the frame before them")
-    return found
-
-
-def _both(share: float) -> str:
-    return f"kept {_percent(share)}, pruned {_percent(1 - share)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
+def _ranks(scores: NDArray[np.float32]) -> bytes:
+    """Of each score, how many of the others are lower, as a byte."""
+    lower = np.sort(scores).searchsorted(scores)
+    return (255 * lower / max(len(scores) - 1, 1)).round().astype(np.uint8).tobytes()

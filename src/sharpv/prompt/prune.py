@@ -79,7 +79,15 @@ def prune(
     consumed = {*shorter, *seen}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     pruned = [
-        PrunedVideo(sample, layout, counts, selection.keep, frames, _repeats(layout, rows, selection.keep, count))
+        PrunedVideo(
+            sample,
+            layout,
+            counts,
+            selection.keep,
+            selection.scores.tokens.detach(),
+            frames,
+            _repeats(layout, rows, selection.keep, count),
+        )
         for sample, layout, counts, selection, frames, rows, count in zip(
             samples, videos.layouts, read.kept_per_frame, chosen, videos.frames, left.rows, kept, strict=True
         )

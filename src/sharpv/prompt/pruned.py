@@ -19,6 +19,7 @@ class PrunedVideo:
         layout: how its rows lay before.
         kept_per_frame: kept patches of each frame.
         keep: ``(T, N)`` bool, the keep mask.
+        scores: ``(T, N)`` float32, what the method thought of each token.
         encoded: frames that the tower was run on.
         repeats: how many survivors nearly equal the survivor at their place one frame before, unread.
     """
@@ -27,6 +28,7 @@ class PrunedVideo:
     layout: Layout
     kept_per_frame: list[int]
     keep: Tensor
+    scores: Tensor
     encoded: int
     repeats: Tensor
 
