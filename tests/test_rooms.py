@@ -20,6 +20,7 @@ ORDER = (
     ("view",),
     ("signatures",),
     ("report",),
+    ("reading",),
     ("request", "modes"),
     ("calls",),
     ("pruning",),

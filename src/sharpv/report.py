@@ -7,19 +7,22 @@ hold them), and of KV cache bytes.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .kvcache.memory import MemoryTrace
 from .models import Seen
-from .prompt.pruned import PrunedPrompt, PrunedVideo
 from .signatures import signatures
+from .view.figure import figure
+from .view.page import Asked, fragment, page
 from .words import both, percent, size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .asking import Answer
 
 
 @dataclass(frozen=True)
@@ -204,48 +207,51 @@ class Report:
         """:meth:`to_dict` as one line of JSON."""
         return json.dumps(self.to_dict())
 
+    def save(
+        self,
+        path: str | PathLike[str],
+        clip: Any = None,
+        *,
+        question: str = "",
+        answer: Answer | None = None,
+        dense: Answer | None = None,
+        note: str = "",
+    ) -> Path:
+        """Write a page to look at: one file, for any browser, without a network. :func:`sharpv.view.page.page` takes
+        several questions.
 
-def make_report(
-    config: str, layers: int, prompt: PrunedPrompt, trace: MemoryTrace | None, kv_bytes: tuple[int, int] | None
-) -> Report:
-    """Read what is still on the device, and put everything together."""
-    stored, dense = kv_bytes or (None, None)
-    videos = [_video(video) for video in prompt.videos]
-    if trace is None:
-        return Report(config, layers, videos, kv_bytes=stored, dense_kv_bytes=dense)
-    measured = [trace.measured[i].tolist() if i in trace.measured else [] for i in range(layers)]
-    forgotten = [trace.forgotten[i].tolist() if i in trace.forgotten else [] for i in range(layers)]
-    return Report(
-        config,
-        layers,
-        videos,
-        trace.quantity,
-        [[None if math.isnan(value) else value for value in row] for row in measured] if trace.measured else [],
-        forgotten if trace.forgotten else [],
-        sum(int(gone.sum()) for gone in trace.withdrawn.values()),
-        stored,
-        dense,
-    )
+        Args:
+            path: of the page, an .html file; what is there is replaced.
+            clip: what :func:`sharpv.read_video` returned, or its pictures ``(T, H, W, 3)`` uint8; for several videos a
+                list with one for each. None: only the grids of tokens are drawn.
+            question: what was asked.
+            answer, dense: what was answered with and without pruning.
+            note: a sentence to stand below the answers.
 
+        Raises:
+            TypeError, ValueError: clips that are not what the report is about.
+            OSError: the file cannot be written.
 
-def _video(video: PrunedVideo) -> VideoReport:
-    keep = video.keep.cpu().numpy()
-    layout = video.layout
-    kept = [np.flatnonzero(frame).tolist() for frame in keep]
-    return VideoReport(
-        video.sample,
-        layout.height,
-        layout.width,
-        layout.patches,
-        kept,
-        video.encoded,
-        int(video.repeats),
-        layout.seen,
-        [_ranks(frame) for frame in video.scores.cpu().numpy()],
-    )
+        >>> pruning.report.save("report.html", clip)
+        PosixPath('report.html')
+        """
+        made = page([Asked(self, question, answer, dense, note=note)], clip)
+        target = Path(path)
+        target.write_text(made, encoding="utf-8")
+        return target
 
+    def figure(self, clip: Any = None, frames: int = 8) -> Figure:
+        """A matplotlib figure for papers, of at most ``frames`` frames of each video spread evenly, and the kept tokens
+        of all. Needs ``pip install 'sharpv[plot]'``.
 
-def _ranks(scores: NDArray[np.float32]) -> bytes:
-    """Of each score, how many of the others are lower, as a byte."""
-    lower = np.sort(scores).searchsorted(scores)
-    return (255 * lower / max(len(scores) - 1, 1)).round().astype(np.uint8).tobytes()
+        Raises:
+            TypeError, ValueError: clips that are not what the report is about, a number of frames below 1.
+            ImportError: matplotlib is not installed.
+
+        >>> pruning.report.figure(clip).savefig("kept.pdf")
+        """
+        return figure(self, clip, frames)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the page's drawing, small; the clip's pictures it does not hold."""
+        return fragment([Asked(self)], small=True)

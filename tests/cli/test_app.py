@@ -111,6 +111,22 @@ def test_calibrate_refuses(clip, options, message):
     _assert_refused(run("calibrate", clip, "--question", "What moves?", *options), message)
 
 
+def test_ask_writes_a_page(clip, checkpoint, tmp_path):
+    page = tmp_path / "report.html"
+    options = ("--model", checkpoint, "--max-new-tokens", 5, "--frames", 5, "--retention", 0.25, "--report", page)
+    result = run("ask", clip, "What <b>moves</b>?", *options, "--compare")
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == 5 and "What &lt;b&gt;moves&lt;/b&gt;?" in text
+    assert text.count('class="answer"') == 2 and "square.mp4" in text
+    for wrong, message in [
+        (tmp_path / "report.txt", "--report writes a page, an .html file, got"),
+        (tmp_path / "nowhere" / "report.html", "there is no folder"),
+    ]:
+        refused = run("ask", clip, "What?", "--report", wrong)
+        assert refused.exit_code == 2 and message in " ".join(refused.stderr.split())
+
+
 def wrong_files(folder: Path, clip: Path) -> dict[str, Path]:
     files = {name: folder / name for name in ("missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4")}
     files["text.mp4"].write_text("not a video\n" * 100)
@@ -192,9 +208,22 @@ def test_demo(name):
     assert right["dense"] > len(facts["questions"]) / 2 and right["pruned"] > len(facts["questions"]) / 2
 
 
-def test_demo_for_a_person():
+def test_demo_for_a_person_names_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = run("demo")
     assert result.exit_code == 0 and "frame  8" in result.stdout and "of 392 visual tokens" in result.stdout
+    (page,) = tmp_path.iterdir()
+    assert result.stdout.strip().endswith(page.as_uri()) and page.name.startswith("sharpv-demo-")
+    assert "7 questions" in page.read_text(encoding="utf-8")
+
+
+def test_demo_writes_the_page_where_it_is_told(tmp_path):
+    result = run("demo", "--report", tmp_path / "look.html", "--json")
+    assert json.loads(result.stdout) and "look.html" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["look.html"]
+
+
+def test_a_clip_that_is_not_there_is_no_demo():
     _assert_refused(run("demo", "--clip", "opera"), "no clip 'opera'; known clips:")
 
 
@@ -216,8 +245,8 @@ def _assert_refused(result: Result, message: str) -> None:
         ("--help", "cp1252"),
     ],
 )
-def test_any_encoding_of_the_terminal_will_do(command, encoding):
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+def test_any_encoding_of_the_terminal_will_do(command, encoding, tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "sharpv", command], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode(encoding)
     text = done.stdout.decode(encoding)
@@ -241,7 +270,7 @@ app(["ask", {str(clip)!r}, "What?", "--model", {str(checkpoint)!r}, "--max-new-t
 
 @pytest.mark.parametrize("name", ["methods", "stages", "models"])
 def test_lists_are_readable_on_80_columns_and_for_machines(name, monkeypatch):
-    monkeypatch.setattr("sharpv.cli.app.out", Console(width=80))
+    monkeypatch.setattr("sharpv.cli.lists.out", Console(width=80))
     facts = json.loads(run(name, "--json").stdout)
     lines = run(name).stdout.splitlines()
     assert max(map(len, lines)) <= 80

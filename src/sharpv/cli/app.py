@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ..config import Config
 from ..embedded import names as embedded_names
+from . import lists
 from .configured import configured
-from .terminal import checking, err, fail, out, replace_what_cannot_be_printed, working
+from .terminal import Json, checking, err, fail, out, replace_what_cannot_be_printed, working
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -30,24 +31,33 @@ def speak() -> None:
 Model = Annotated[str, typer.Option(help="'pocket', 'smol', a local directory or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def demo(
     clip: Annotated[str, typer.Option(help="Sample clip: mover, cut or static.")] = "mover",
     model: Annotated[str, typer.Option(help="'pocket', or 'smol', which speaks in sentences.")] = "pocket",
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Where to write the page; a temporary file if not said.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """The embedded model on a sample clip: dense and SharpV side by side."""
     from . import demo as demonstration
 
+    with checking():
+        _require_page(page)
     with working(f"asking {model}, dense and pruned"):
         result = demonstration.run(clip, model)
     if json_output:
         typer.echo(json.dumps(result.to_dict()))
     else:
         demonstration.show(result, out)
+    if page is not None or not json_output:
+        with checking():
+            written = demonstration.write(result, page)
+        said = err if json_output else out
+        said.print(f"\n[bold]what was kept, to look at:[/] {escape(written.resolve().as_uri())}", soft_wrap=True)
 
 
 @app.command()
@@ -63,12 +73,14 @@ def ask(
     dtype: Dtype = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
+    page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
     json_output: Json = False,
 ) -> None:
     """Ask a question about a video, with pruning."""
     with checking():
         from ..video import read_video
 
+        _require_page(page)
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
     with working("loading the model"):
         from .. import apply, asking
@@ -81,6 +93,10 @@ def ask(
             pruned = asking.answer(loaded, processor, inputs, max_new_tokens)
     report = pruning.report
     assert report is not None
+    note = asking.SMALL_WORLD.format(model) if model in embedded_names() else ""
+    if page is not None:
+        with checking():
+            report.save(page, clip, question=question, answer=pruned, dense=dense, note=note)
     if json_output:
         answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
         facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
@@ -92,10 +108,12 @@ def ask(
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
-    if model in embedded_names():
-        err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
+    if note:
+        err.print(f"[dim]{note}[/]", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    if page is not None:
+        err.print(f"[dim]what was kept, to look at: {escape(str(page))}[/]", soft_wrap=True)
 
 
 @app.command()
@@ -190,92 +208,15 @@ def evaluate(
         out.print(Markdown(page))
 
 
-@app.command()
-def methods(json_output: Json = False) -> None:
-    """The pruning methods: which visual tokens are kept before the language model."""
-    from ..methods import METHODS
-
-    facts = [
-        {
-            "name": name,
-            "keeps": method.summary,
-            "decides how much": method.adaptive,
-            "time": method.cost,
-            "paper": method.paper,
-            "parameters": _parameters(method),
-        }
-        for name, method in sorted(METHODS.items())
-    ]
-    _list(facts, json_output, "keeps")
-    if not json_output:
-        out.print(
-            "[dim]Parameters are written as sharpv:weight=0.5. Time grows with T frames, N tokens a frame, D channels. "
-            "Those that do not decide how much need a --retention, which all meet exactly.[/]"
-        )
+for command in (lists.methods, lists.stages, lists.models):
+    app.command()(command)
 
 
-@app.command()
-def stages(json_output: Json = False) -> None:
-    """The second stages: what the language model's layers keep of the video."""
-    from ..kvcache import STAGES
-
-    facts = [
-        {"name": name, "does": stage.summary, "paper": stage.paper, "parameters": _parameters(stage)}
-        for name, stage in sorted(STAGES.items())
-    ]
-    _list(facts, json_output, "does")
-
-
-@app.command()
-def models(json_output: Json = False) -> None:
-    """The model families."""
-    from ..models import FAMILIES
-
-    facts = [
-        {
-            "name": family.name,
-            "for instance": ", ".join(family.examples),
-            "model types": list(family.model_types),
-            "positions": {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions],
-            "second stage": "in the layers that keep keys" if family.hybrid else "in every layer",
-            "tested in greedy decoding and beams only": list(family.variants),
-        }
-        for family in FAMILIES
-    ]
-    _list(facts, json_output, "for instance")
-    if not json_output:
-        out.print("[dim]Every mode of every family: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
-
-
-def _list(facts: list[dict[str, Any]], as_json: bool, main: str) -> None:
-    """Name and main fact of each entry, and below them what else there is to say: readable on 80 columns."""
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
-    for entry in facts:
-        rest = [f"{key}: {_said(value)}" for key, value in entry.items() if key not in ("name", main) and value != ""]
-        rest = [text for text in rest if not text.endswith(": ")]
-        table.add_row(entry["name"], f"{escape(str(entry[main]))}\n[dim]{escape('; '.join(rest))}[/]")
-    out.print(table)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={default}" for key, default in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _parameters(cls: type[Any]) -> dict[str, Any]:
-    from dataclasses import MISSING
-
-    from ..registry import parameters
-
-    return {each.name: None if each.default is MISSING else each.default for each in parameters(cls)}
+def _require_page(path: Path | None) -> None:
+    """Refuse, before the work, a page that could not be written after it."""
+    if path is not None and path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--report writes a page, an .html file, got {str(path)!r}")
+    _require_folder("--report", path)
 
 
 def _require_folder(option: str, path: Path | None) -> None:

@@ -168,7 +168,8 @@ def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None
     vision = model.config.vision_config
     read = vision.image_size // vision.patch_size * vision.patch_size
     seen = Seen.of(read, vision.image_size, cropped=True, pictures=None)
-    return [Layout(*model.config.pooling_shape, seen=seen)] * len(inputs["pixel_values_videos"])
+    frames, height, width = model.config.pooling_shape
+    return [Layout(frames, height, width, seen=seen)] * len(inputs["pixel_values_videos"])
 
 
 PLLAVA = Family(

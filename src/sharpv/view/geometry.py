@@ -7,6 +7,7 @@ or shuffled patches. All of it comes to this: the grid of tokens lies evenly ove
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,3 +52,9 @@ def pictures(seen: Seen, frame: int, frames: int, count: int) -> range:
         return range(frame * count // frames, -(-(frame + 1) * count // frames))
     start = frame * seen.pictures
     return range(start, min(start + seen.pictures, count))
+
+
+def frames_with(seen: Seen, frames: int, count: int, wanted: Sequence[int]) -> list[int]:
+    """The frames of tokens in which each of the wanted pictures comes first, each frame once, in order."""
+    shown = [pictures(seen, frame, frames, count) for frame in range(frames)]
+    return sorted({next(frame for frame, some in enumerate(shown) if picture in some) for picture in wanted})
