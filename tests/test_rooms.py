@@ -27,7 +27,7 @@ ORDER = (
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
     ("asking",),
-    ("evaluation",),
+    ("evaluation", "app"),
     ("cli", "integrations"),
     ("__main__",),
 )

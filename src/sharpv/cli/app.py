@@ -116,6 +116,34 @@ def ask(
         err.print(f"[dim]what was kept, to look at: {escape(str(page))}[/]", soft_wrap=True)
 
 
+@app.command("app")
+def serve(
+    model: Model = "pocket",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; the default is reached from this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 if not said.")
+    ] = None,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 100,
+    max_seconds: Annotated[float, typer.Option(help="Longest clip.")] = 600.0,
+    max_frames: Annotated[int, typer.Option(min=1, help="Most frames that are sampled.")] = 32,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Ask in a browser, and see what was kept."""
+    with working("loading the model"):
+        from ..app import desk
+
+        try:
+            from ..app import interface
+        except ImportError as error:
+            raise ValueError("the app needs gradio: pip install 'sharpv[app]'") from error
+        asked = desk.Desk(model, device, dtype, desk.Limits(max_megabytes, max_seconds, max_frames))
+    with checking():
+        interface.serve(asked, host, port, lambda address: out.print(f"open {address} (Ctrl+C ends it)"))
+
+
 @app.command()
 @configured("memory")
 def calibrate(
