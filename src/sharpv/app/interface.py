@@ -63,7 +63,7 @@ def _launch(desk: Desk, folder: Path, host: str, port: int | None, ready: Callab
         quiet=True,
         prevent_thread_lock=True,
         footer_links=[],
-        allowed_paths=[str(sample_clip(name).parent) for name in SAMPLES[:1]],
+        allowed_paths=[str(sample_clip().parent)],
         max_file_size=f"{desk.limits.megabytes}mb",
         # fonts that the machine has: nothing is fetched from elsewhere
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
