@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.pages import RESULTS
 from sharpv.view.page import Asked, page
 from shown import CASES, HOSTILE, clip, report, said, video
 
@@ -82,3 +83,23 @@ def test_what_lies_over_a_picture_lies_where_its_tokens_are(opened, tmp_path):
     square = picture["height"]
     assert abs(over["x"] - picture["x"] - (picture["width"] - square) / 2) < 1.5 and abs(over["width"] - square) < 1.5
     assert abs(over["height"] - square) < 1.5
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_comparison_is_sorted_and_its_lines_hidden(scheme, width, opened):
+    shown = opened((RESULTS / "pocket_methods.html").as_uri(), width, scheme, offline=True)
+    assert shown.barriers() == [] and shown.overflow() <= 0
+    table = shown.page.locator("table.sortable").first
+    button = table.get_by_role("button", name="accuracy")
+    button.focus()
+    for key, way in (("Enter", "descending"), ("Space", "ascending")):
+        shown.page.keyboard.press(key)
+        values = [float(text) for text in table.locator("tbody td:nth-child(3)").all_inner_texts()]
+        assert values == sorted(values, reverse=way == "descending")
+        assert table.locator(f"th[aria-sort={way}]").inner_text().startswith("accuracy")
+    line = shown.page.locator(".line.m1")
+    assert line.is_visible()
+    shown.page.locator("#m1").uncheck()
+    assert not line.is_visible()
+    assert shown.faults == [] and shown.outside() == []

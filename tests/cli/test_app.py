@@ -127,6 +127,15 @@ def test_ask_writes_a_page(clip, checkpoint, tmp_path):
         assert refused.exit_code == 2 and message in " ".join(refused.stderr.split())
 
 
+def test_eval_writes_a_page(tmp_path):
+    page = tmp_path / "methods.html"
+    asked = ("--methods", "sharpv,uniform", "--retentions", "0.5,0.25", "--videos", 2, "--report", page, "--json")
+    result = run("eval", *asked)
+    assert result.exit_code == 0, result.output
+    facts, text = json.loads(result.stdout), page.read_text(encoding="utf-8")
+    assert len(facts["rows"]) == 6 and text.count("<polyline") == 3 and ">nan<" not in text
+
+
 def wrong_files(folder: Path, clip: Path) -> dict[str, Path]:
     files = {name: folder / name for name in ("missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4")}
     files["text.mp4"].write_text("not a video\n" * 100)
@@ -294,6 +303,8 @@ QUICK = [
     (["ask", "x.mp4", "What?", "--memory", "layers:1+1"], 2),
     (["ask", "x.mp4", "What?", "--config", "none.json"], 2),
     (["ask", "x.mp4", "What?", "--nonsense"], 2),
+    (["ask", "x.mp4", "What?", "--report", "page.txt"], 2),
+    (["app", "--help"], 0),
     (["ask", "x.mp4", "What?"], 2),
 ]
 
@@ -318,6 +329,9 @@ def test_what_would_be_written_last_is_checked_first(clip, tmp_path):
     missing = tmp_path / "none" / "file.svg"
     for command in (
         ("eval", "--videos", 1, "--plot", missing),
+        ("eval", "--videos", 1, "--report", missing.with_suffix(".html")),
+        ("ask", clip, "What?", "--report", missing.with_suffix(".html")),
+        ("demo", "--report", missing.with_suffix(".html")),
         ("calibrate", clip, "--question", "What?", "--save", missing),
     ):
         result = run(*command)

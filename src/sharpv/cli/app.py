@@ -201,6 +201,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="'pocket', 'smol', or a directory with either.")] = "pocket",
     folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here; rerun to resume.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw accuracy against the kept share: .svg or .png.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Also write a page with plot and sortable tables: .html.")
+    ] = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
@@ -215,25 +218,30 @@ def evaluate(
         if plot is not None:
             plotting.check(plot)
             _require_folder("--plot", plot)
+        _require_page(page)
         rows = comparison.grid(_parts(methods), _numbers("--retentions", retentions))
     with working("looking at the videos"):
         compared = comparison.prepare(model, videos, frames, folder, device)
     with Progress(console=err, disable=not err.is_terminal) as progress:
         outcomes = list(progress.track(compared.run(rows), len(rows), description="answering"))
-    page = comparison.markdown(compared, outcomes)
+    table = comparison.markdown(compared, outcomes)
+    facts = {**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]}
     if folder is not None:
-        (folder / "table.md").write_text(page, encoding="utf-8")
+        (folder / "table.md").write_text(table, encoding="utf-8")
+    if page is not None:
+        from ..view.comparing import comparison_page
+
+        with checking():
+            page.write_text(comparison_page(facts, f"{model}: methods side by side"), encoding="utf-8")
     if plot is not None:
         curves = comparison.curves(compared, outcomes[1:])
         with working("drawing"):
             top = compared.accuracy(outcomes[0])
             plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top))
     if json_output:
-        typer.echo(
-            json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})
-        )
+        typer.echo(json.dumps(facts))
     else:
-        out.print(Markdown(page))
+        out.print(Markdown(table))
 
 
 for command in (lists.methods, lists.stages, lists.models):

@@ -67,16 +67,17 @@ def page(asked: Sequence[Asked], clips: Any = None, title: str = "") -> str:
         raise ValueError("a page needs at least one report, got none")
     shown = _shown(asked, clips)
     names = [clip.source.name for clip in listed(clips) if hasattr(clip, "source")]
-    return _templates().get_template("page.html").render(shown, title=title or ", ".join(names) or "What was kept")
+    return templates().get_template("page.html").render(shown, title=title or ", ".join(names) or "What was kept")
 
 
 def fragment(asked: Sequence[Asked], clips: Any = None, small: bool = False) -> str:
     """The same for a place inside another page, with its style; ``small`` is a notebook's."""
-    return _templates().get_template("fragment.html").render(_shown(asked, clips), small=small)
+    return templates().get_template("fragment.html").render(_shown(asked, clips), small=small)
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of this room; whatever they are given is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
