@@ -96,7 +96,7 @@ def build(desk: Desk, folder: Path) -> Any:
         shutil.rmtree(folder / "pages" / str(request.session_hash), ignore_errors=True)
 
     first_clip, first_question = sample(SAMPLES[0])
-    with gradio.Blocks(title="sharpv", analytics_enabled=False, delete_cache=(600, KEEP_FILES)) as app:
+    with gradio.Blocks(title="sharpv", analytics_enabled=False, fill_width=True, delete_cache=(600, KEEP_FILES)) as app:
         known = gradio.State()
         gradio.Markdown("# sharpv\nAsk about a clip, and see which parts of it the model still reads. " + desk.note)
         with gradio.Row():
