@@ -80,8 +80,9 @@ def grid(run: Run, title: str, rows: dict[str, Method], words: str, name: str, p
     run.publish(name, lines, about)
     if plot:
         run.compare(name, title, about)
-        points = curves(comparison, every)
-        run.draw(name, points, "visual tokens before the LLM", "mean accuracy", ("dense", top))
+        points = curves(comparison, every, dense)
+        heading = f"{Path(run.model).name}: accuracy against kept visual tokens, 95 % intervals to dense"
+        run.draw(name, points, "visual tokens before the LLM", "mean accuracy", ("dense", top), title=heading)
 
 
 def methods(run: Run) -> None:
@@ -500,7 +501,7 @@ def ablation(run: Run, x: str, lines: list[str], facts: list[dict[str, Any]], pl
     )
     name = f"pocket_ablation_{run.study}"
     run.publish(name, [f"# Pocket: {run.study}", "", words, "", *lines], facts)
-    run.draw(name, plotted, x, "mean accuracy", shares=False)
+    run.draw(name, plotted, x, "mean accuracy", shares=False, title=f"Pocket: accuracy by {x}, {run.videos} videos")
 
 
 STUDIES = {

@@ -37,6 +37,8 @@ from sharpv.pocket.questions import Question
 from training.pocket.running import MONITOR_SEED, MONITOR_TEXTURES
 
 SHORT, LONG = "2 to 9 tokens", "10 tokens and more"
+ENOUGH = 20
+"""Right answers below which a plot would show chance."""
 ROWS, BLOCKS = 4, 6
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 CALIBRATION_VIDEOS = 4
@@ -495,7 +497,10 @@ def compare(run: Run) -> None:
     for row in rows[1:]:
         curves.setdefault(row["rule"].partition("; ")[0], []).append((row["kept"], row[longest]["accuracy"]))
     top = rows[0][longest]["accuracy"]
-    run.draw(stem, curves, "visual KV entries", f"exact match, answers of {longest}", ("nothing forgotten", top))
+    if facts["found"] and round(top * sum(one["groups"].count(longest) for one in facts["found"])) >= ENOUGH:
+        heading = f"{name}: answers of {longest} against kept visual KV entries"
+        level = ("nothing forgotten", top)
+        run.draw(stem, curves, "visual KV entries", f"exact match, answers of {longest}", level, title=heading)
 
 
 STUDIES = {"rules": Study(compare, 200, smoke=1, plots=True)}

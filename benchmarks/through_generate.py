@@ -27,6 +27,7 @@ from sharpv.kvcache import VTW, FastV, LayerView
 from sharpv.pocket.questions import Question
 
 GROUPS = ("1 token", "2 to 9 tokens", "10 tokens and more")
+CAPTIONS = 2
 SHARE_OF_SHORT = 0.25
 """Answers of one token are many: they are asked about so many of the videos only."""
 WHOLE = Config(retention=1.0)
@@ -51,6 +52,8 @@ class Outcome:
     """(videos, groups) questions."""
     right: dict[str, np.ndarray]
     """(videos, groups) right answers of each row."""
+    facts: dict[str, np.ndarray]
+    """(videos, 1) the share of right facts, summed over the captions."""
     kept: dict[str, list[tuple[float, float, float]]]
     """Of each row and question: visual tokens x layers, KV bytes, layers that forget."""
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
@@ -66,7 +69,12 @@ def ask_all(
 ) -> Outcome:
     """Ask every question once for each row."""
     shape = (len(evaluation), len(GROUPS))
-    outcome = Outcome(np.zeros(shape), {name: np.zeros(shape) for name in rows}, {name: [] for name in rows})
+    outcome = Outcome(
+        np.zeros(shape),
+        {name: np.zeros(shape) for name in rows},
+        {name: np.zeros((len(evaluation), 1)) for name in rows},
+        {name: [] for name in rows},
+    )
     for index in run.track(range(len(evaluation)), "asking"):
         clip = evaluation.video(index)
         for question in questions_of(index):
@@ -79,11 +87,23 @@ def ask_all(
                 report = pruning.report
                 assert report is not None and report.kv_retention is not None
                 outcome.right[name][index, group] += said.text == question.answer
+                if group == CAPTIONS:
+                    outcome.facts[name][index, 0] += right_facts(said.text, question.answer)
                 forgotten = float(sum(any(row) for row in report.forgotten))
                 outcome.kept[name].append((report.layer_retention, report.kv_retention, forgotten))
                 if report.measured:
                     outcome.curves.setdefault(name, []).append([row[0] if row else np.nan for row in report.measured])
     return outcome
+
+
+def right_facts(said: str, truth: str) -> float:
+    """How far a caption's sentences are the true ones: twice the common ones over all (F1), which moves with each.
+
+    >>> right_facts("a dog runs. a cat sits.", "a dog runs. it is sunny.")
+    0.5
+    """
+    own, true = ({part.strip() for part in text.split(".") if part.strip()} for text in (said, truth))
+    return 2 * len(own & true) / max(len(own) + len(true), 1)
 
 
 def group_of(network: Asked, question: Question) -> int:
@@ -99,14 +119,18 @@ def page(run: Run, outcome: Outcome, title: str, closing: str) -> tuple[list[str
     counts = ", ".join(f"{int(outcome.asked[:, group].sum())} answers of {name}" for group, name in groups.items())
     rows, facts = [], []
     dense: np.ndarray | None = None
+    captions = [CAPTIONS] if CAPTIONS in groups else []
     for name, hits in outcome.right.items():
         accuracy = (draws @ hits) / np.maximum(draws @ outcome.asked, 1)
-        dense = accuracy if dense is None else dense
-        differences = [interval(100 * (accuracy - dense)[:, group]) for group in groups]
+        facts_right = draws @ outcome.facts[name] / np.maximum(draws @ outcome.asked[:, [CAPTIONS]], 1)
+        dense = np.hstack([accuracy, facts_right]) if dense is None else dense
+        accuracy = np.hstack([accuracy, facts_right])
+        columns = [*groups, *(len(GROUPS) for _ in captions)]
+        differences = [interval(100 * (accuracy - dense)[:, column]) for column in columns]
         layers, stored, forgetting = np.mean(outcome.kept[name], axis=0)
         cells = [
-            f"{accuracy[0, group]:.3f}" + f" ({difference})" * bool(facts)
-            for group, difference in zip(groups, differences, strict=True)
+            f"{accuracy[0, column]:.3f}" + f" ({difference})" * bool(facts)
+            for column, difference in zip(columns, differences, strict=True)
         ]
         rows.append([name, percent(layers), percent(stored), f"{forgetting:.1f}", *cells])
         facts.append(
@@ -114,11 +138,13 @@ def page(run: Run, outcome: Outcome, title: str, closing: str) -> tuple[list[str
              "accuracy": {label: float(accuracy[0, group]) for group, label in groups.items()}}
         )  # fmt: skip
     head = ["", "visual tokens x layers kept", "KV bytes kept, text included", "layers that forget", *groups.values()]
+    head += ["right facts of the long ones"] * len(captions)
     lines = [
         title,
         "",
         f"{run.videos} videos of {run.frames} frames; every question through processor, `sharpv.apply` and `generate`, "
-        f"decoded answers matched exactly: {counts}. In brackets the difference to dense in points and its paired 95 % "
+        f"decoded answers matched exactly: {counts}. Right facts: of a caption's sentences and the true ones, twice the "
+        "common ones over all. In brackets the difference to dense in points and its paired 95 % "
         f"interval. {closing} Written by {run.command}.",
         "",
         *table(head, rows),

@@ -251,10 +251,11 @@ def evaluate(
         with checking():
             page.write_text(comparison_page(facts, f"{model}: methods side by side"), encoding="utf-8")
     if plot is not None:
-        curves = comparison.curves(compared, outcomes[1:])
+        curves = comparison.curves(compared, outcomes[1:], outcomes[0])
         with working("drawing"):
             top = compared.accuracy(outcomes[0])
-            plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top))
+            heading = f"{model}: accuracy against kept visual tokens, {videos} videos, 95 % intervals to dense"
+            plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top), title=heading)
     if json_output:
         typer.echo(json.dumps(facts))
     else:

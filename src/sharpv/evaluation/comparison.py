@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,12 +222,19 @@ def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curves(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, list[tuple[float, float]]]:
-    """Label -> (kept share, accuracy) of its rows; what decides by itself is a point of its own."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for outcome in outcomes:
-        lines.setdefault(outcome.row.label, []).append((outcome.kept, comparison.accuracy(outcome)))
-    return lines
+def curves(comparison: Comparison, outcomes: Sequence[Outcome], dense: Outcome) -> dict[str, list[tuple[float, ...]]]:
+    """Label -> (kept share, accuracy, and the interval of its difference to dense) of its rows."""
+    return lines([comparison.facts(outcome, dense) for outcome in outcomes], comparison.accuracy(dense))
+
+
+def lines(rows: Sequence[Mapping[str, Any]], dense: float) -> dict[str, list[tuple[float, ...]]]:
+    """The same from rows as they were stored; what decides by itself how much to keep is a point of its own."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows:
+        _, low, high = row["difference"]
+        point = row["kept"], row["accuracy"], dense + low / 100, dense + high / 100
+        found.setdefault(row["label"], []).append(point)
+    return found
 
 
 def versus_first(comparison: Comparison, columns: Sequence[Sequence[Outcome]]) -> list[str]:

@@ -11,10 +11,12 @@ RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval.
+    """A mean and its 95 % interval. Where nothing differs there is none to give, and it says so.
 
     >>> str(Interval(-1.94, -2.3, -1.6))
     '-1.9 [-2.3, -1.6]'
+    >>> str(Interval(0.0, 0.0, 0.0))
+    'none differs'
     """
 
     mean: float
@@ -22,7 +24,20 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if self.mean == self.low == self.high == 0:
+            return "none differs"
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+def unseen(answers: int) -> float:
+    """Points that a loss may have where none of so many answers differs: the rule of three, at 95 %.
+
+    Source: https://en.wikipedia.org/wiki/Rule_of_three_(statistics)
+
+    >>> unseen(149)
+    2.013422818791946
+    """
+    return 300 / answers
 
 
 def resamples(videos: int) -> NDArray[np.float64]:
