@@ -106,6 +106,17 @@ def draw(video: VideoReport, key: str, clip: ShownClip | None) -> dict[str, Any]
     }
 
 
+def encoded_share(report: Report) -> float | None:
+    """Share of the patches that went through the vision tower; None where all did."""
+    patches = done = 0
+    for video in report.videos:
+        grid, encoded = getattr(video, "grid", None), video.encoded
+        if grid is not None and isinstance(encoded, list):
+            patches += grid[0] * grid[1] * video.frames
+            done += sum(map(len, encoded))
+    return done / patches if patches else None
+
+
 def _name(frame: int, picture: int, times: Sequence[float] | None) -> str:
     return f"frame {frame}" if times is None else f"frame {frame}, {times[picture]:.1f} s"
 
