@@ -118,6 +118,7 @@ def test_what_is_said_is_in_words_too():
     text = page([Asked(made, "What?", said("this"), said("that"))], clip(4))
     assert "kept 16.7 %, pruned 83.3 %" in text and "27 kB, dense 365 kB" in text
     assert "4 layers; the video was forgotten in 2: 1, 3" in text and "layer 2: cannot forget" in text
+    assert "grey, it cannot forget" in text
     assert "degraded cache, every layer from 1 of 4 on" in text and "The answers differ." in text
     images = Tags(text).of("img")
     assert images[1]["alt"] == "frame 1, 0.5 s: kept 2 of 12 tokens"
