@@ -37,7 +37,7 @@ bench: $(VENV)/.installed-dev
 bench-accuracy: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/first_stage.py accuracy
 	@$(BIN)/python benchmarks/through_generate.py memory
-	@$(BIN)/python benchmarks/first_stage.py still
+	@$(BIN)/python benchmarks/first_stage.py encode
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev

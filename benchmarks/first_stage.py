@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import typer
 from common import Run, Study, beside, by_family, part_of, percent, script, table
+from numpy.typing import NDArray
 from rules import METRICS, EqualFrames, Ranked
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -30,9 +31,11 @@ from sharpv.evaluation.scoring import EvaluationSet, evaluation_set, extract_fea
 from sharpv.methods import METHODS, CDPruner, DivPrune, Method, Random, SharpVPlus
 from sharpv.methods.budget import Budget
 from sharpv.methods.evs import EVS
+from sharpv.models import find_family
 from sharpv.pocket.model import pixel_values
 from sharpv.pocket.tokens import vocabulary
-from sharpv.vision.encoding import repeated
+from sharpv.vision.asked import Encoding
+from sharpv.vision.encoding import encode_videos
 from training.pocket.labels import motion_labels
 
 DENSE = Row("dense")
@@ -186,45 +189,80 @@ def plus(run: Run) -> None:
     run.publish("pocket_plus", lines, {**comparison.about, "rows": facts})
 
 
-# stage 0 --------------------------------------------------------------------------------------------------------------
+# which patches are encoded --------------------------------------------------------------------------------------------
+
+KEPT = {
+    "all tokens": DENSE,
+    "adaptive": Row("SharpV, adaptive", SharpV()),
+    "25 %": Row("SharpV 25 %", SharpV(), 0.25),
+    "12 %": Row("SharpV 12 %", SharpV(), 0.12),
+}
+RULES: dict[str, tuple[str, ...]] = {
+    "changed": ("all tokens", "adaptive", "25 %", "12 %"),
+    "changed:threshold=0.05": ("all tokens", "adaptive", "25 %", "12 %"),
+    "changed:threshold=0.2": ("all tokens", "25 %", "12 %"),
+    "changed:threshold=0.1,limit=0": ("all tokens", "25 %", "12 %"),
+    "kept:share=0.25": ("25 %", "12 %"),
+    "kept:share=0.25,threshold=0.05": ("25 %",),
+    "kept:share=0.12": ("12 %",),
+    "kept:share=0.18": ("12 %",),
+}
+"""Ways to encode, with the budgets that each is measured at."""
 
 
-def still(run: Run) -> None:
-    """How many frames stage 0 leaves out, and what the answers lose."""
-    rows = {
-        "all tokens": DENSE,
-        "SharpV, adaptive": Row("adaptive", SharpV()),
-        "SharpV, kept 25 %": Row("25", SharpV(), 0.25),
-    }
+def encode(run: Run) -> None:
+    """How many patches each way to encode leaves out, and what the answers lose."""
     comparison = run.comparison()
-    pixels = [pixel_values(comparison.evaluation.video(index)) for index in range(run.videos)]
-    every = dict(zip(rows, comparison.run(list(rows.values())), strict=True))
+    every = dict(zip(KEPT, comparison.run(list(KEPT.values())), strict=True))
+    rules = dict(list(RULES.items())[:: 4 if run.smoke else 1])
+    if run.model != "pocket":
+        rules = {
+            name: some for name, some in rules.items() if name in ("changed", "kept:share=0.25", "kept:share=0.12")
+        }
     lines, facts = [], []
-    for threshold in (0.0, 0.1) if run.smoke else (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
-        sources = torch.stack([repeated(video, threshold) for video in pixels])
-        encoded = float((sources == torch.arange(run.frames)).float().mean())
-        outcomes = dict(zip(rows, substituted(comparison, sources).run(list(rows.values())), strict=True))
-        differences = {name: comparison.difference(outcome, every[name]) for name, outcome in outcomes.items()}
-        kept = f"{percent(outcomes['SharpV, adaptive'].kept)} (was {percent(every['SharpV, adaptive'].kept)})"
-        lines.append([f"{threshold:g}", percent(encoded, 0), *differences.values(), kept])
-        facts.append({"threshold": threshold, "encoded": encoded, "differences": differences})
+    for rule, names in rules.items():
+        other, shares = encoded(comparison, rule)
+        if run.model != "pocket":
+            names = tuple(name for name in names if name.endswith("%"))
+        outcomes = dict(zip(names, other.run([KEPT[name] for name in names]), strict=True))
+        differences = {name: other.difference(outcome, every[name]) for name, outcome in outcomes.items()}
+        total = percent(outcomes["adaptive"].kept) if "adaptive" in outcomes else ""
+        lines.append(
+            [f"`{rule}`", f"{percent(float(shares.mean()))} ({percent(float(np.median(shares)))})",
+             *(differences.get(name, "") for name in KEPT), total]
+        )  # fmt: skip
+        facts.append({"rule": rule, "encoded": float(shares.mean()), "differences": differences})
+        run.say(f"{rule}: done")
     accuracies = {name: comparison.accuracy(outcome) for name, outcome in every.items()}
     words = (
-        "A frame in which no patch of 14 x 14 pixels differs by more than the threshold (root mean square, pixels in "
-        "[-1, 1]) from the last encoded frame is not encoded. Points against the same row with every frame encoded: "
-        f"{', '.join(f'{name} {value:.3f}' for name, value in accuracies.items())}."
+        "Points against the same row with every patch encoded, which answers "
+        f"{', '.join(f'{value:.3f} ({name})' for name, value in accuracies.items())}; adaptive keeps "
+        f"{percent(every['adaptive'].kept)} there. Pixels in [-1, 1]."
     )
-    head = ["threshold", "frames encoded", *rows, "tokens that SharpV keeps"]
-    page = ["# Pocket: stage 0", "", introduction(run, comparison, words), "", *table(head, lines)]
-    run.publish("pocket_still", page, {**comparison.about, "rows": facts, "every_frame": accuracies})
+    head = ["encode", "patches encoded (median video)", *KEPT, "adaptive keeps"]
+    title = f"# {Path(run.model).name.capitalize()}: which patches are encoded, {run.frames} frames"
+    page = [title, "", introduction(run, comparison, words), "", *table(head, lines)]
+    name = f"{Path(run.model).name}_encode_{run.frames}"
+    run.publish(name, page, {**comparison.about, "rows": facts, "every_patch": accuracies})
 
 
-def substituted(comparison: Comparison, sources: Tensor) -> Comparison:
-    """The same comparison with the features that stage 0 gives."""
-    other = copy.copy(comparison)
-    other.finished, other.store = {}, None
-    other.features = torch.stack([video[source] for video, source in zip(comparison.features, sources, strict=True)])
-    return other
+@torch.no_grad()
+def encoded(comparison: Comparison, rule: str) -> tuple[Comparison, NDArray[Any]]:
+    """The same comparison with the features that a way to encode gives, and the share encoded of each video."""
+    other, model = copy.copy(comparison), comparison.model
+    family, encoding = find_family(model), Encoding(rule)
+    if comparison.store is not None:
+        other.store = comparison.store.with_name(f"{rule}.json")
+    other.finished = other._read()
+    features, shares = [], []
+    for index in range(len(comparison.evaluation)):
+        pixels = pixel_values(comparison.evaluation.video(index)).to(model.dtype)
+        inputs = {"pixel_values_videos": pixels[None], "input_ids": torch.zeros(1, 1)}
+        found = encode_videos(model, family, encoding, Budget(), inputs)
+        features += found.patches
+        shares += [float(plan.encoded.float().mean()) for plan in found.plans if plan is not None]
+    other.features = torch.stack(features)
+    return other, np.array(shares)
 
 
 # the question ---------------------------------------------------------------------------------------------------------
@@ -470,7 +508,7 @@ STUDIES = {
     "accuracy": Study(accuracy, 1000),
     "metrics": Study(metrics, 1000),
     "plus": Study(plus, 1000),
-    "still": Study(still, 300),
+    "encode": Study(encode, 1000),
     "question": Study(question, 200),
     "counting": Study(counting, 400, smoke=8),
     "content": Study(content, 60, plots=True),

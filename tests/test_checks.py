@@ -24,6 +24,7 @@ from sharpv.integrations.vllm.options import Options
 from sharpv.methods import METHODS
 from sharpv.models.layout import Layout, frames_as_images
 from sharpv.vision.asked import Encoding
+from sharpv.vision.rules import Changed, Kept
 
 Door = tuple[str, Callable[..., Any]]
 DEFAULTS = [
@@ -56,7 +57,9 @@ WHOLE: list[Door] = [
 REAL: list[Door] = [
     *((name, method) for name, method, kind in DEFAULTS if kind == "float"),
     ("retention", Budget),
-    ("still", Encoding),
+    ("threshold", Changed),
+    ("limit", Changed),
+    ("share", Kept),
     ("threshold", CosineThreshold),
     ("threshold", Contribution),
     ("relative", Contribution),
@@ -108,7 +111,7 @@ def test_numbers_of_every_kind_become_plain():
     assert {type(number("x", each)) for each in (*kinds, 1, np.int8(1))} == {float}
     budget = Budget(np.float32(0.25), np.int64(12), np.int32(1))
     assert repr(budget) == "Budget(retention=0.25, max_tokens=12, min_tokens_per_frame=1)"
-    assert json.dumps(vars(budget)) and json.dumps(vars(Encoding(np.float32(0), np.int64(2))))
+    assert json.dumps(vars(budget)) and json.dumps(Encoding(frames_at_once=np.int64(2)).frames_at_once)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ SECONDS = [
     "fastv",
     "vtw:14",
 ]
-EVERY = [*CONFIGS, PAPER, *(Config(memory=memory, still=0.1, frames_at_once=4) for memory in SECONDS)]
+EVERY = [*CONFIGS, PAPER, *(Config(memory=memory, encode="changed:limit=0.4", frames_at_once=4) for memory in SECONDS)]
 
 
 @pytest.mark.parametrize("config", EVERY, ids=str)

@@ -16,9 +16,7 @@ from tiny import Clip
 
 
 def video(kept: list[int], repeats: int = 0, sample: int = 0, size: int = 10) -> VideoReport:
-    return VideoReport(
-        sample, 1, size, size * len(kept), [list(range(count)) for count in kept], encoded=len(kept), repeats=repeats
-    )
+    return VideoReport(sample, 1, size, size * len(kept), [list(range(count)) for count in kept], repeats)
 
 
 def report(videos: list[VideoReport], flags: list[list[bool]] | None = None) -> Report:

@@ -26,8 +26,8 @@ ORDER = (
     ("pruning",),
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
-    ("asking",),
-    ("evaluation", "app"),
+    ("asking", "encoding_check"),
+    ("evaluation", "sessions", "app"),
     ("cli", "integrations"),
     ("__main__",),
 )

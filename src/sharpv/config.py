@@ -18,10 +18,14 @@ from .kvcache.base import STAGES, SecondStage
 from .kvcache.criteria import CosineThreshold
 from .methods import METHODS, Method, SharpV
 from .methods.budget import Budget
+from .registry import Registry
 from .vision.asked import Encoding
+from .vision.rules import ENCODINGS, All, Rule
 
 OFF = "off"
 POSITIONS = ("original", "packed")
+NAMED: dict[str, Registry[Any]] = {"method": METHODS, "memory": STAGES, "encode": ENCODINGS}
+"""Fields that hold what is registered under a name."""
 
 
 def _asked(default: Any, words: str) -> Any:
@@ -46,9 +50,9 @@ class Config:
         positions: "original": each survivor keeps its position in the full prompt, and the run equals a dense one with
             the dropped tokens masked. "packed": the shorter prompt is numbered from 0 (on multimodal RoPE all rows
             alike), as in the paper's pipeline.
-        still: stage 0. A frame in which no patch differs by more than this from the last encoded frame (root mean
-            square of its pixels, in the processor's units; 0: frames that repeat exactly) is not encoded and takes
-            that frame's features. None: every frame is encoded.
+        encode: which patches go through the vision tower, decided from pixels: "all"; "changed", every patch that
+            differs from what stands at its place; "kept", of these at most those that the kept tokens can need, which
+            wants a budget. Also with parameters (``"changed:threshold=0.05"``) or an instance.
         frames_at_once: so many frames go through the vision tower at a time, which bounds its memory on long videos.
 
     Raises:
@@ -72,8 +76,8 @@ class Config:
         None, "Second stage: 'sharpv stages'. Layers as 'sharpv calibrate' finds them, the paper's M (0.2), or off."
     )
     positions: Literal["original", "packed"] = _asked("original", "Positions of the kept tokens: original or packed.")
-    still: float | None = _asked(
-        None, "Do not encode frames that differ from the last encoded one by at most this. Default: encode every frame."
+    encode: str | Rule = _asked(
+        All(), "Which patches go through the vision tower: all, changed, kept (no more than the budget can need)."
     )
     frames_at_once: int | None = _asked(None, "Frames in the vision tower at a time. Default: all.")
 
@@ -86,6 +90,7 @@ class Config:
         if self.positions not in POSITIONS:
             raise ValueError(f"positions must be 'original' or 'packed', got {self.positions!r}")
         self.first.require_budget(self.budget)
+        cast(Rule, self.encode).require_budget(self.budget)
 
     @classmethod
     def of(cls, config: Config | Method | str, **changes: Any) -> Config:
@@ -116,7 +121,7 @@ class Config:
 
     @property
     def encoding(self) -> Encoding:
-        return Encoding(self.still, self.frames_at_once)
+        return Encoding(self.encode, self.frames_at_once)
 
     def __str__(self) -> str:
         """One line: the method, then what differs from the defaults, as on the command line."""
@@ -124,7 +129,7 @@ class Config:
         for each in fields(self)[1:]:
             value = getattr(self, each.name)
             if value != each.default:
-                parts.append(f"{each.name}={STAGES.spell(value) if each.name == 'memory' else value}")
+                parts.append(f"{each.name}={NAMED[each.name].spell(value) if each.name in NAMED else value}")
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,8 +137,8 @@ class Config:
         from . import __version__
 
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values["method"] = METHODS.to_dict(self.first)
-        values["memory"] = None if self.second is None else STAGES.to_dict(self.second)
+        for name, registry in NAMED.items():
+            values[name] = None if values[name] is None else registry.to_dict(values[name])
         return {"sharpv": __version__, **values}
 
     @classmethod
@@ -145,9 +150,9 @@ class Config:
         """
         values = {name: value for name, value in data.items() if name != "sharpv"}
         _known(values)
-        for name, registry in (("method", METHODS), ("memory", STAGES)):
+        for name, registry in NAMED.items():
             if isinstance(values.get(name), Mapping):
-                values[name] = cast(Any, registry).from_dict(values[name], name)
+                values[name] = registry.from_dict(values[name], name)
         return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -39,14 +39,17 @@ def _video(video: PrunedVideo) -> VideoReport:
     keep = video.keep.cpu().numpy()
     layout = video.layout
     kept = [np.flatnonzero(frame).tolist() for frame in keep]
+    plan = video.plan
+    encoded = None if plan is None else [np.flatnonzero(frame).tolist() for frame in plan.raster.numpy()]
     return VideoReport(
         video.sample,
         layout.height,
         layout.width,
         layout.patches,
         kept,
-        video.encoded,
         int(video.repeats),
+        None if plan is None else plan.grid,
+        encoded,
         layout.seen,
         [_ranks(frame) for frame in video.scores.cpu().numpy()],
     )

@@ -34,8 +34,9 @@ class VideoReport:
         height, width: of a frame, in visual tokens.
         total: visual tokens that the full prompt held.
         kept: of each frame, the kept tokens in raster order, counted from 0.
-        encoded: frames that the vision tower was run on.
         repeats: survivors that nearly equal the survivor at their place one frame before (cosine above 0.98).
+        grid: rows and columns of the vision tower's patches, where some were not encoded; else None.
+        encoded: of each frame, the patches that went through the tower, in raster order, counted from 0; None: all.
         seen: which pixels of the clip's pictures lie under the tokens.
         heat: of each frame one byte per token in raster order: how many of the frame's tokens the method thought less
             of, 0 (none) to 255 (all others).
@@ -46,8 +47,9 @@ class VideoReport:
     width: int
     total: int
     kept: list[list[int]] = field(repr=False)
-    encoded: int
     repeats: int
+    grid: tuple[int, int] | None = None
+    encoded: list[list[int]] | None = field(default=None, repr=False)
     seen: Seen = field(default_factory=Seen)
     heat: list[bytes] = field(default_factory=list, repr=False)
 
@@ -66,6 +68,16 @@ class VideoReport:
     @property
     def kept_tokens(self) -> int:
         return sum(self.kept_per_frame)
+
+    @property
+    def encoded_per_frame(self) -> list[int] | None:
+        """Patches that went through the tower; None: all."""
+        return None if self.encoded is None else [len(frame) for frame in self.encoded]
+
+    @property
+    def patches(self) -> int:
+        """Patches of all frames; 0 where every one of them was encoded."""
+        return 0 if self.grid is None or self.encoded is None else self.grid[0] * self.grid[1] * len(self.encoded)
 
 
 @dataclass(frozen=True)
@@ -109,9 +121,10 @@ class Report:
         return sum(video.kept_tokens for video in self.videos)
 
     @property
-    def repeated(self) -> int:
-        """Frames that stage 0 did not encode because they repeat another."""
-        return sum(video.frames - video.encoded for video in self.videos)
+    def encoded(self) -> float:
+        """Share of the patches that went through the vision tower."""
+        patches = sum(video.patches for video in self.videos)
+        return sum(sum(video.encoded_per_frame or ()) for video in self.videos) / patches if patches else 1.0
 
     @property
     def retention(self) -> float:
@@ -142,9 +155,8 @@ class Report:
 
     def __str__(self) -> str:
         parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({both(self.retention)})"]
-        if self.repeated:
-            frames = sum(video.frames for video in self.videos)
-            parts.append(f"encoded {frames - self.repeated} of {frames} frames")
+        if any(video.encoded is not None for video in self.videos):
+            parts.append(f"encoded {percent(self.encoded)} of the patches")
         if self.forgotten:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
@@ -191,7 +203,8 @@ class Report:
                 {
                     "sample": video.sample,
                     "frames": video.frames,
-                    "frames_encoded": video.encoded,
+                    "patches": video.patches,
+                    "encoded_per_frame": video.encoded_per_frame,
                     "tokens_per_frame": video.tokens_per_frame,
                     "kept_per_frame": video.kept_per_frame,
                 }

@@ -67,7 +67,7 @@ def test_every_field_of_a_configuration_is_followed_or_refused_with_a_reason():
     [
         ({"memory": 0.2}, 0.75, "stage 2"),
         ({"positions": "packed"}, 0.75, "positions='packed' is not possible"),
-        ({"still": 0.1}, 0.75, "still=0.1 is not possible"),
+        ({"encode": "changed"}, 0.75, "is not possible"),
         ({"frames_at_once": 4}, 0.75, "max-num-batched-tokens, not by frames_at_once=4"),
         ({"retention": 0.5}, 0.75, "retention=0.5 is not what --video-pruning-rate 0.75 leaves, 0.25"),
         ({"retention": "most"}, 0.75, "retention='most' is not what"),

@@ -177,9 +177,7 @@ def test_cuts_are_found_and_a_dissolve_counts_once():
 
 
 def test_encoded_patches_are_drawn_where_some_were_not():
-    part = video(2)
-    object.__setattr__(part, "grid", (6, 8))
-    object.__setattr__(part, "encoded", [list(range(48)), [0, 1]])
+    part = video(2, grid=(6, 8), encoded=[list(range(48)), [0, 1]])
     text = page([Asked(report(part), "What?")], clip(2))
     assert 'class="encoded" d="M0 0h2M0 1h2M0 0v1M2 0v1"' in text and "encoded 2<" in text
     assert "encoded 52.1 %, left out 47.9 %" in text

@@ -1,4 +1,4 @@
-"""The vision side in pieces and with stage 0: same tokens, same logits, fewer frames through the tower."""
+"""The vision side in pieces, and what the report says of what was encoded."""
 
 from __future__ import annotations
 
@@ -8,27 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 import sharpv
 import tiny
-from sharpv.models import FAMILIES
-from sharpv.vision.encoding import Encoding, repeated, split_videos
+from sharpv.models import find_family
+from sharpv.vision.encoding import Encoding, split_videos
 from tiny import Clip
 
-BY_FRAME = {kind: family for family in FAMILIES if family.frames_as for kind in family.model_types}
+IN_PIECES = [
+    name for name in tiny.FAMILIES if (family := find_family(tiny.build(name))).frames_as and not family.crosses_frames
+]
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1, frames=6), 12, 13, 14, 12, 13], [10, Clip(2, frames=6), 15]]
-
-
-def inputs_of(family: str, repeats: dict[int, int] | None = None) -> dict[str, Any]:
-    """A batch of two clips, in which frame ``repeats[i]`` comes again as frame i."""
-    inputs = tiny.FAMILIES[family].inputs(PROMPTS)
-    for video in split_videos(BY_FRAME[family], inputs):  # views of the inputs
-        for frame, of in (repeats or {}).items():
-            video[frame] = video[of]
-    return inputs
 
 
 def run(model: Any, inputs: dict[str, Any], **options: Any) -> tuple[Tensor, sharpv.Report, list[list[list[int]]]]:
@@ -41,85 +32,87 @@ def run(model: Any, inputs: dict[str, Any], **options: Any) -> tuple[Tensor, sha
 class Frames:
     """Counts the frames that go through an encoder."""
 
-    def __init__(self, model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[int] = []
-        name = BY_FRAME[family].encoders["video"]
+        family = find_family(model)
+        name = family.encoders[family.modality]
         original = getattr(model.model, name)
 
         @functools.wraps(original)
         def count(*args: Any, **kwargs: Any) -> Any:
             pixels = kwargs.get("pixel_values_videos", kwargs.get("pixel_values"))
-            videos = split_videos(BY_FRAME[family], {**kwargs, "pixel_values_videos": pixels})
-            self.seen += [len(video) for video in videos]
+            known = {**kwargs, "pixel_values_videos": pixels, "pixel_values": pixels}
+            known.setdefault("video_frames", [pixels.shape[:-3].numel()])
+            self.seen += [len(part.frames) for part in split_videos(model, family, known)]
             return original(*args, **kwargs)
 
         monkeypatch.setattr(model.model, name, count)
 
 
-@pytest.mark.parametrize("family", [name for name in tiny.FAMILIES if name in BY_FRAME])
-class TestFamilies:
-    def test_pieces_change_nothing(self, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, inputs = tiny.make(family), inputs_of(family)
-        whole, _, keeps = run(model, inputs)
-        frames = Frames(model, family, monkeypatch)
-        pieces, _, in_pieces = run(model, inputs, frames_at_once=4)
-        steps = len(keeps[0])
-        assert frames.seen == [n for n in (4, steps - 4) if n > 0] * 2
-        assert keeps == in_pieces
-        torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
-
-    def test_repeated_frames_are_not_encoded(self, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = tiny.make(family)
-        inputs = inputs_of(family, {1: 0, 2: 0, 4: 3, 5: 3})
-        every, _, keeps = run(model, inputs)
-        frames = Frames(model, family, monkeypatch)
-        once, report, still = run(model, inputs, still=0.0)
-        assert frames.seen == [2, 2]
-        assert [video.encoded for video in report.videos] == [2, 2] and report.repeated == 8
-        assert "encoded 4 of 12 frames" in str(report)
-        assert keeps == still
-        torch.testing.assert_close(once, every, atol=1e-5, rtol=0)
-
-    def test_a_threshold_takes_what_is_near(self, family: str) -> None:
-        model, inputs = tiny.make(family), inputs_of(family, {1: 0, 2: 0, 3: 0, 4: 0, 5: 0})
-        same, _, _ = run(model, inputs, still=0.0)
-        for video in split_videos(BY_FRAME[family], inputs):
-            video[2] += 0.01
-        _, report, _ = run(model, inputs, still=0.0)
-        assert [video.encoded for video in report.videos] == [3, 3]  # the noisy frame, and the one after it
-        near, report, _ = run(model, inputs, still=0.02, frames_at_once=1)
-        assert [video.encoded for video in report.videos] == [1, 1]
-        torch.testing.assert_close(near, same, atol=1e-5, rtol=0)
-
-
-def test_generation_beams_and_trim() -> None:
-    model, inputs = tiny.make("qwen3_vl"), inputs_of("qwen3_vl", {1: 0, 3: 2})
-    options: dict[str, Any] = {"max_new_tokens": 4, "num_beams": 2, "do_sample": False}
-    with sharpv.apply(model, retention=0.4):
-        plain = model.generate(**inputs, **options)
-    with sharpv.apply(model, retention=0.4, still=0.0, frames_at_once=2):
-        assert torch.equal(model.generate(**inputs, **options), plain)
-    trimmed = sharpv.trim(model, inputs, retention=0.4, still=0.0, frames_at_once=2)
-    generated = model.generate(**trimmed, **options)
-    new = inputs["input_ids"].shape[1]
-    assert torch.equal(generated[:, trimmed["input_ids"].shape[1] :], plain[:, new:])
-
-
-def test_images_beside_videos() -> None:
-    family = "qwen2_5_vl"
-    model = tiny.make(family)
-    inputs = tiny.FAMILIES[family].inputs([[10, Clip(3, image=True), 11, Clip(1), 12, 13]])
-    whole, _, _ = run(model, inputs)
-    pieces, report, _ = run(model, inputs, frames_at_once=1, still=0.0)
-    assert report.total == 4 * 9
+@pytest.mark.parametrize("family", IN_PIECES)
+def test_pieces_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = tiny.make(family), tiny.FAMILIES[family].inputs(PROMPTS)
+    whole, _, keeps = run(model, inputs)
+    frames = Frames(model, monkeypatch)
+    pieces, _, in_pieces = run(model, inputs, frames_at_once=4)
+    assert frames.seen == [4, 2] * 2
+    assert keeps == in_pieces
     torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", [name for name in tiny.FAMILIES if name not in BY_FRAME])
-@pytest.mark.parametrize("options", [{"still": 0.0}, {"frames_at_once": 2}])
-def test_other_towers_are_refused(family: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("family", [name for name in IN_PIECES if name != "perception_lm"])
+def test_a_piece_begins_with_a_whole_frame(family: str) -> None:
+    model, inputs = tiny.build(family), tiny.FAMILIES[family].inputs(PROMPTS)
+    _, report, _ = run(model, inputs, encode="changed:threshold=100", frames_at_once=4)
+    patches = report.videos[0].patches // 6
+    assert [video.encoded_per_frame for video in report.videos] == [[patches, 0, 0, 0, patches, 0]] * 2
+
+
+def test_whole_frames_alone() -> None:
+    """What was stage 0: limit=0."""
+    model = tiny.build("llava_onevision")
+    inputs = tiny.FAMILIES["llava_onevision"].inputs(PROMPTS[:1])
+    pixels = inputs["pixel_values_videos"][0]
+    pixels[1:3], pixels[4:] = pixels[0], pixels[3]
+    pixels[2, :, 0, 0] += 1  # one patch
+    _, report, _ = run(model, inputs, encode="changed:threshold=0,limit=0")
+    assert report.videos[0].encoded_per_frame == [36, 0, 36, 36, 0, 0]
+    assert report.encoded == 0.5 and "encoded 50.0 % of the patches" in str(report)
+    data = report.to_dict()["videos"][0]
+    assert data["patches"] == 216 and data["encoded_per_frame"] == [36, 0, 36, 36, 0, 0]
+
+
+def test_trim_takes_it_too() -> None:
+    model = tiny.make("qwen3_vl")
+    inputs = tiny.FAMILIES["qwen3_vl"].inputs(PROMPTS[:1])
+    options: dict[str, Any] = {"retention": 0.4, "encode": "kept:threshold=0.3", "frames_at_once": 3}
+    with sharpv.apply(model, **options):
+        out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    trimmed = sharpv.trim(model, inputs, **options)
+    generated = model.generate(**trimmed, max_new_tokens=4, do_sample=False)
+    assert generated[0, trimmed["input_ids"].shape[1] :].equal(out[0, inputs["input_ids"].shape[1] :])
+
+
+def test_a_report_without_it_says_nothing_of_it() -> None:
+    model, inputs = tiny.build("qwen3_vl"), tiny.FAMILIES["qwen3_vl"].inputs(PROMPTS)
+    _, report, _ = run(model, inputs, frames_at_once=2)
+    assert report.encoded == 1.0 and "encoded" not in str(report)
+    assert report.videos[0].grid is None and report.videos[0].patches == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "sentence"),
+    [
+        (
+            "perception_lm",
+            {"encode": "changed"},
+            "the vision tower of PerceptionLM cannot leave patches out: leave encode at all",
+        ),
+        ("pllava", {"frames_at_once": 2}, "PLLaVA does not encode frame by frame: leave frames_at_once out"),
+    ],
+)
+def test_other_towers_are_refused(family: str, options: dict[str, Any], sentence: str) -> None:
     model = tiny.make(family)
-    sentence = "does not encode frame by frame: pass neither still nor frames_at_once"
     with pytest.raises(ValueError, match=sentence):
         sharpv.apply(model, **options)
     with pytest.raises(ValueError, match=sentence):
@@ -130,8 +123,12 @@ def test_other_towers_are_refused(family: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"still": -1.0}, "still must be a finite number of at least 0, got -1.0"),
-        ({"still": float("nan")}, "still must be a finite number of at least 0, got nan"),
+        ({"encode": "some"}, "unknown encode 'some'; known: all, changed, kept"),
+        ({"encode": "kep"}, "unknown encode 'kep', did you mean 'kept'? known: all, changed, kept"),
+        ({"encode": "changed:0.1,half=1"}, "encode 'changed' has no parameter 'half'; it has threshold, limit"),
+        ({"encode": "changed:-1"}, "threshold must be a finite number of at least 0, got -1"),
+        ({"encode": "changed:limit=2"}, "limit must lie in [0, 1], got 2"),
+        ({"encode": "kept:share=0"}, "share must lie in (0, 1], got 0"),
         ({"frames_at_once": 0}, "frames_at_once must be a whole number of at least 1, got 0"),
         ({"frames_at_once": 2.5}, "frames_at_once must be a whole number of at least 1, got 2.5"),
     ],
@@ -141,19 +138,8 @@ def test_wrong_options(options: dict[str, Any], sentence: str) -> None:
         Encoding(**options)
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 3), st.booleans())
-def test_frames_are_compared_with_the_last_encoded_one(levels: list[int], still: int, pictures: bool) -> None:
-    shape = (3, 4, 6) if pictures else (5, 7)
-    frames = torch.tensor(levels, dtype=torch.float32).view(-1, *[1] * len(shape)).expand(-1, *shape)
-    last, expected = 0, []
-    for index, level in enumerate(levels):
-        last = index if abs(level - levels[last]) > still else last
-        expected.append(last)
-    assert repeated(frames, still).tolist() == expected
-
-
-def test_one_patch_is_enough() -> None:
-    frames = torch.zeros(2, 3, 16, 16)
-    frames[1, :, 15, 15] = 1.0  # in the smaller patch at the edge: a pixel of four
-    assert repeated(frames, 0.49).tolist() == [0, 1]
-    assert repeated(frames, 0.51).tolist() == [0, 0]
+def test_kept_has_to_know_how_many() -> None:
+    with pytest.raises(ValueError, match="encode='kept' has to know how many tokens will be kept: pass retention"):
+        sharpv.Config(encode="kept")
+    for known in ({"retention": 0.2}, {"max_tokens": 9}, {"encode": "kept:share=0.2"}):
+        assert sharpv.Config(**{"encode": "kept", **known})

@@ -74,6 +74,9 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
     page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
+    check_encoding: Annotated[
+        bool, typer.Option(help="Also encode every patch, and say what --encode does to the features.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Ask a question about a video, with pruning."""
@@ -81,6 +84,8 @@ def ask(
         from ..video import read_video
 
         _require_page(page)
+        if check_encoding and config.encoding.rule is None:
+            raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
     with working("loading the model"):
         from .. import apply, asking
@@ -91,6 +96,11 @@ def ask(
         dense = asking.answer(loaded, processor, inputs, max_new_tokens) if compare else None
         with apply(loaded, config) as pruning:
             pruned = asking.answer(loaded, processor, inputs, max_new_tokens)
+        checked = None
+        if check_encoding:
+            from .. import encoding_check
+
+            checked = encoding_check.check_encoding(loaded, inputs.to(loaded.device, loaded.dtype), config)
     report = pruning.report
     assert report is not None
     note = asking.SMALL_WORLD.format(model) if model in embedded_names() else ""
@@ -100,14 +110,21 @@ def ask(
     if json_output:
         answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
         facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
-        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict()}))
+        more = {} if checked is None else {"encoding_check": vars(checked)}
+        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict(), **more}))
         return
     if dense is not None:
-        out.print(f"[dim]dense[/]   {escape(dense.text)}  [dim]{dense.seconds:.2f} s[/]")
-        out.print(f"[dim]sharpv[/]  {escape(pruned.text)}  [dim]{pruned.seconds:.2f} s[/]")
+        for name, said in (("dense", dense), ("sharpv", pruned)):
+            out.print(f"[dim]{name:<6}[/]  {escape(said.text)}")
+            out.print(
+                f"[dim]        {said.vision:.2f} s vision, {said.first_token - said.vision:.2f} s prefill, "
+                f"{said.seconds:.2f} s in all[/]"
+            )
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    if checked is not None:
+        out.print(f"[dim]check: {escape(str(checked))}[/]", soft_wrap=True)
     if note:
         err.print(f"[dim]{note}[/]", soft_wrap=True)
     for warning in report.warnings:
@@ -244,8 +261,8 @@ def evaluate(
         out.print(Markdown(table))
 
 
-for command in (lists.methods, lists.stages, lists.models):
-    app.command()(command)
+for listing in (lists.methods, lists.stages, lists.encodings, lists.models):
+    app.command()(listing)
 
 
 def _require_page(path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""The commands that list what there is: methods, second stages, model families."""
+"""The commands that list what there is."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def stages(json_output: Json = False) -> None:
         for name, stage in sorted(STAGES.items())
     ]
     _list(facts, json_output, "does")
+
+
+def encodings(json_output: Json = False) -> None:
+    """The ways to encode: which patches of a frame go through the vision tower."""
+    from ..vision.rules import ENCODINGS
+
+    facts = [
+        {"name": name, "encodes": rule.summary, "parameters": _parameters(rule)}
+        for name, rule in sorted(ENCODINGS.items())
+    ]
+    _list(facts, json_output, "encodes")
 
 
 def models(json_output: Json = False) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .layout import FRAMES, Layout, frame_spans
+from .tower import Tower
 
 RAW_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 FEATURES = ("pooler_output", "deepstack_features")
@@ -49,10 +50,13 @@ class Family:
         placeholder: the attribute of the config that holds the id of a video's placeholder tokens.
         images_beside: whether images may stand beside videos in a batch.
         offload: whether the model runs with weights that accelerate keeps elsewhere, as transformers has it.
-        frames_as: how a video's pixels lie, where its frames are encoded one by one: as "pictures"
-            ``(videos, T, C, H, W)`` or as "patches", rows under ``video_grid_thw``. None: they are not, or not known
-            to be.
+        frames_as: how a video's pixels lie: as "pictures" ``(videos, T, C, H, W)``, as "patches", rows under
+            ``video_grid_thw``, or as "images", among stills, which :data:`FRAMES` tells apart.
+        crosses_frames: features are pooled over frames, so that a video cannot be encoded in pieces.
+        pads_samples: images come by sample, ``(B, n, C, H, W)``, padded with black ones.
+        tower: where the vision tower can be cut; None: it has attention of its own.
         per_video: inputs of the encoder with one entry per video, besides ``video_grid_thw``.
+        per_picture: inputs of the encoder with one entry per picture.
         encoders: per modality, the method that encodes its pixels.
         input_names: inputs that only the vision side and the positions read, besides those in the signatures of the
             encoders; they are dropped once features and positions are computed.
@@ -73,8 +77,12 @@ class Family:
     placeholder: str = "video_token_id"
     images_beside: bool = True
     offload: bool = True
-    frames_as: Literal["pictures", "patches"] | None = None
+    frames_as: Literal["pictures", "patches", "images"] | None = None
+    crosses_frames: bool = False
+    pads_samples: bool = False
+    tower: Tower | None = None
     per_video: tuple[str, ...] = ()
+    per_picture: tuple[str, ...] = ()
     encoders: Mapping[str, str] = field(
         default_factory=lambda: {"image": "get_image_features", "video": "get_video_features"}
     )

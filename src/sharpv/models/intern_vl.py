@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import FRAMES, Layout, Seen, frames_as_images
+from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
@@ -31,4 +32,6 @@ INTERN_VL = Family(
     # its forward moves the features as one tensor
     batched_features=True,
     input_names=(FRAMES,),
+    frames_as="images",
+    tower=Tower("vision_tower", "encoder.layer"),
 )

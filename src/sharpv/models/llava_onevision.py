@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import Layout, Seen, square_frames
+from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
@@ -28,6 +29,7 @@ LLAVA_ONEVISION = Family(
     examples=("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
     layouts=_layouts,
     frames_as="pictures",
+    tower=Tower("vision_tower", "encoder.layers", pooling="bilinear"),
     # its forward calls .flatten(0, 1) on the video features
     batched_features=True,
     input_names=("image_sizes_videos",),

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import Layout, Seen, square_frames
+from .tower import Tower
 
 
 def _frames(model: PreTrainedModel, inputs: Mapping[str, Any], pool: int, leading: int) -> list[Layout]:
@@ -36,6 +37,7 @@ LLAVA_NEXT_VIDEO = Family(
     examples=("llava-hf/LLaVA-NeXT-Video-7B-hf",),
     layouts=_next_video,
     frames_as="pictures",
+    tower=Tower("vision_tower", "encoder.layers"),
 )
 
 VIDEO_LLAVA = Family(
@@ -44,6 +46,7 @@ VIDEO_LLAVA = Family(
     examples=("LanguageBind/Video-LLaVA-7B-hf",),
     layouts=_video_llava,
     frames_as="pictures",
+    tower=Tower("video_tower", "encoder.layers"),
     # its forward moves the features as one tensor
     batched_features=True,
     # its processor's name for stills is older than its model's

@@ -36,6 +36,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .base import Family
 from .layout import Layout, Seen
+from .tower import Tower
 
 LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
 OLD_NAMES = {
@@ -181,4 +182,7 @@ PLLAVA = Family(
     # LLaVA has one placeholder, and hands what it reads over as images
     images_beside=False,
     handed_as="image",
+    frames_as="pictures",
+    crosses_frames=True,  # it averages over time too
+    tower=Tower("vision_tower", "encoder.layers"),
 )

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import Layout, Seen
+from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
@@ -24,6 +25,7 @@ QWEN2_VL = Family(
     examples=("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("visual", "blocks"),
     positions="mrope",
 )
 
@@ -33,6 +35,7 @@ QWEN2_5_VL = Family(
     examples=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("visual", "blocks", windows=True),
     positions="mrope",
     # seconds per temporal step: scales the time row of the positions
     input_names=("second_per_grid_ts",),
@@ -45,6 +48,7 @@ QWEN3_VL = Family(
     # timestamps stand as text between the frames and stay; the deepstack rows are pruned with the features
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("visual", "blocks", taps="deepstack_merger_list"),
     positions="mrope",
 )
 
@@ -57,6 +61,7 @@ QWEN3_5 = Family(
     hybrid=True,
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("visual", "blocks"),
     positions="mrope",
 )
 
@@ -67,6 +72,7 @@ GLM_V = Family(
     examples=("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.5V", "zai-org/GLM-4.6V"),
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("visual", "blocks"),
     positions="mrope",
     # images and videos share one placeholder, so the model itself cannot read both in one batch
     placeholder="image_token_id",

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .base import Family
 from .layout import FRAMES, Layout, Seen, frames_as_images
+from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
@@ -30,4 +31,8 @@ SMOL_VLM = Family(
     encoders={"image": "get_image_features"},
     placeholder="image_token_id",
     input_names=(FRAMES,),
+    frames_as="images",
+    pads_samples=True,
+    tower=Tower("vision_model", "encoder.layers"),
+    per_picture=("pixel_attention_mask",),
 )

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ..methods.budget import Present
 from .base import Family
 from .layout import Layout
+from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
@@ -34,6 +35,7 @@ VIDEO_LLAMA_3 = Family(
     examples=("lkhl/VideoLLaMA3-2B-Image-HF",),
     layouts=_layouts,
     frames_as="patches",
+    tower=Tower("vision_model", "encoder.layers"),
     per_video=("video_merge_sizes",),
     input_names=("video_compression_mask",),
 )

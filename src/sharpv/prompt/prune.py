@@ -32,7 +32,7 @@ from ..models.base import RAW_PIXELS, pixel_inputs
 from ..models.layout import first_true
 from ..vision.encoded import Encoded
 from ..vision.encoding import encode
-from .columns import full_positions, shorten
+from .columns import full_positions, last_position, shorten
 from .pruned import PrunedPrompt, PrunedVideo
 
 
@@ -57,7 +57,7 @@ def prune(
     seen = vision_inputs(model, family)
     refuse_unread(family, seen, inputs)
     prompt = _Prompt.of(model, family, inputs)
-    videos, beside = encode(model, family, config.encoding, inputs)
+    videos, beside = encode(model, family, config.encoding, config.budget, inputs)
     chosen = _choose(model, family, config, prompt, videos)
     columns = _lay_out(prompt, videos.layouts, chosen)
     read = _read(prompt, columns, videos, chosen)
@@ -69,7 +69,9 @@ def prune(
 
     positions = full_positions(model, family, prompt.ids, prompt.real, inputs)
     width = max(read.kept)
-    shorter = shorten(model, inputs, columns.keep, positions, width, packed=config.positions == "packed")
+    packed = config.positions == "packed"
+    shorter = shorten(model, inputs, columns.keep, positions, width, packed)
+    end = last_position(positions, shorter["position_ids"], packed)
     visual = (columns.patches & columns.keep).gather(1, kept_columns(columns.keep, width))
 
     samples = owners(read.placeholders, videos.layouts)
@@ -85,17 +87,17 @@ def prune(
             counts,
             selection.keep,
             selection.scores.tokens.detach(),
-            frames,
+            plan,
             _repeats(layout, rows, selection.keep, count),
         )
-        for sample, layout, counts, selection, frames, rows, count in zip(
-            samples, videos.layouts, read.kept_per_frame, chosen, videos.frames, left.rows, kept, strict=True
+        for sample, layout, counts, selection, plan, rows, count in zip(
+            samples, videos.layouts, read.kept_per_frame, chosen, videos.plans, left.rows, kept, strict=True
         )
         if layout.frames
     ]
     return (
         {**passed, **shorter, "mm_encoder_outputs": handed},
-        PrunedPrompt(prompt.ids, columns.keep, shorter, visual, pruned),
+        PrunedPrompt(prompt.ids, columns.keep, shorter, visual, pruned, end),
     )
 
 

@@ -99,7 +99,7 @@ def draw(video: VideoReport, key: str, clip: ShownClip | None) -> dict[str, Any]
         "window": window,
         "ratio": ratio,
         "fused": max(map(len, shown)),
-        "grid": getattr(video, "grid", None),
+        "grid": video.grid,
         "cropped": window.height < 1 or window.width < 1,
         "timeline": plots.timeline(video, key, names, cuts),
         "cuts": cuts,
@@ -108,13 +108,7 @@ def draw(video: VideoReport, key: str, clip: ShownClip | None) -> dict[str, Any]
 
 def encoded_share(report: Report) -> float | None:
     """Share of the patches that went through the vision tower; None where all did."""
-    patches = done = 0
-    for video in report.videos:
-        grid, encoded = getattr(video, "grid", None), video.encoded
-        if grid is not None and isinstance(encoded, list):
-            patches += grid[0] * grid[1] * video.frames
-            done += sum(map(len, encoded))
-    return done / patches if patches else None
+    return report.encoded if any(video.encoded is not None for video in report.videos) else None
 
 
 def _name(frame: int, picture: int, times: Sequence[float] | None) -> str:
@@ -123,7 +117,6 @@ def _name(frame: int, picture: int, times: Sequence[float] | None) -> str:
 
 def _encoded(video: VideoReport, frame: int) -> dict[str, Any] | None:
     """An outline around the patches that went through the tower, where some did not."""
-    grid, encoded = getattr(video, "grid", None), video.encoded
-    if grid is None or not isinstance(encoded, list):
+    if video.grid is None or video.encoded is None:
         return None
-    return {"outline": pictures.outline(encoded[frame], *grid), "count": len(encoded[frame])}
+    return {"outline": pictures.outline(video.encoded[frame], *video.grid), "count": len(video.encoded[frame])}

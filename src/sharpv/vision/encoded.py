@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,26 @@ from ..models import Layout
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Which patches of a video went through the tower.
+
+    Attributes:
+        grid: rows and columns of a frame's patches.
+        order: ``(N,)`` where in the raster each patch lies, in the order in which the tower is given them.
+        encoded: ``(T, N)`` bool on the host, in that order.
+    """
+
+    grid: tuple[int, int]
+    order: Tensor
+    encoded: Tensor
+
+    @property
+    def raster(self) -> Tensor:
+        """:attr:`encoded` in raster order."""
+        return torch.empty_like(self.encoded).index_copy_(1, self.order, self.encoded)
+
+
+@dataclass(frozen=True)
 class Encoded:
     """The features of a prompt's videos, in prompt order.
 
@@ -21,13 +40,13 @@ class Encoded:
         streams: what the language model reads of each video, ``(n, D)``: its features, then, for each decoder layer
             that reads some of its own (Qwen3-VL's deepstack), those.
         layouts: how the rows of each video lie.
-        frames: of how many frames of each the tower was run.
+        plans: which patches of each were encoded; None: all.
         kind: the class of the encoder's output.
     """
 
     streams: tuple[list[Tensor], ...]
     layouts: list[Layout]
-    frames: list[int]
+    plans: list[Plan | None]
     kind: type[Any]
 
     @classmethod
@@ -39,7 +58,7 @@ class Encoded:
             pooled = rows.flatten(0, -2).split(sizes)
         deep = getattr(output, "deepstack_features", None) or []
         streams = (list(pooled), *(list(layer) for layer in deep))
-        return cls(streams, layouts, [layout.frames for layout in layouts], type(output))
+        return cls(streams, layouts, [None] * len(layouts), type(output))
 
     @property
     def rows(self) -> list[Tensor]:
@@ -87,28 +106,25 @@ def together(videos: Sequence[Encoded]) -> Encoded:
     return Encoded(
         tuple([rows for stream in same for rows in stream] for same in streams),
         [layout for video in videos for layout in video.layouts],
-        [count for video in videos for count in video.frames],
+        [plan for video in videos for plan in video.plans],
         videos[0].kind,
     )
 
 
-def join_pieces(pieces: Iterable[Encoded], order: Sequence[int]) -> Encoded:
-    """One video from its pieces: frame t is the ``order[t]``-th of all the pieces' frames.
+def join_pieces(pieces: Iterable[Encoded], frames: int) -> Encoded:
+    """One video of so many frames from its pieces.
 
-    ``order`` never goes down, so each piece fills one stretch of the whole. The pieces are taken one at a time, so
-    beside the whole no more than one or two of them are held.
+    They are taken one at a time, so beside the whole no more than one or two of them are held.
     """
     whole: list[Tensor] = []
-    before = 0
+    done = 0
     for piece in pieces:
         (layout,) = piece.layouts
         features = [rows for (rows,) in piece.streams]
         each = layout.leading + layout.tokens_per_frame
-        whole = whole or [rows.new_empty(len(order) * each + layout.trailing, rows.shape[-1]) for rows in features]
-        start, end = (bisect_left(order, encoded) for encoded in (before, before + layout.frames))
-        picks = torch.tensor(order[start:end], device=whole[0].device) - before
+        whole = whole or [rows.new_empty(frames * each + layout.trailing, rows.shape[-1]) for rows in features]
         for joined, rows in zip(whole, features, strict=True):
-            joined[start * each : end * each] = layout.frames_of(rows).index_select(0, picks).flatten(0, 1)
-            joined[len(order) * each :] = rows[len(rows) - layout.trailing :]
-        before += layout.frames
-    return Encoded(tuple([rows] for rows in whole), [replace(layout, frames=len(order))], [before], piece.kind)
+            # the rows that trail one piece are overwritten by the next
+            joined[done * each : done * each + len(rows)] = rows
+        done += layout.frames
+    return Encoded(tuple([rows] for rows in whole), [replace(layout, frames=frames)], [None], piece.kind)

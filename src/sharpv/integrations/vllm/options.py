@@ -18,7 +18,7 @@ HONOURED = ("method", *(each.name for each in fields(Budget)))
 REASONS = {
     "memory": "stage 2 (memory={}) is not possible in vLLM's paged KV cache, whose blocks all layers share",
     "positions": "in vLLM tokens keep their positions in the full prompt, positions={} is not possible",
-    "still": "vLLM encodes every frame, still={} is not possible",
+    "encode": "vLLM encodes every patch, encode={} is not possible",
     "frames_at_once": "what vLLM encodes at once is set by --max-num-batched-tokens, not by frames_at_once={}",
 }
 
