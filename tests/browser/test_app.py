@@ -16,6 +16,12 @@ from playwright.sync_api import expect
 from sharpv import pocket
 
 WAIT = 60_000
+SETTLED = """() => {
+    for (let part = document.querySelector("#shown .answer, #shown [role=alert]"); part; part = part.parentElement)
+        if (getComputedStyle(part).opacity !== "1") return false;
+    return true;
+}"""
+"""Gradio fades what it is about to replace."""
 
 
 class App:
@@ -55,6 +61,7 @@ def ask(shown, question=None):
         shown.page.locator("#question textarea, #question input").fill(question)
     shown.page.locator("#ask").click()
     shown.page.locator("#shown .answer, #shown [role=alert]").first.wait_for(timeout=WAIT)
+    shown.page.wait_for_function(SETTLED, timeout=WAIT)
 
 
 def test_it_listens_to_this_machine_only(app):
