@@ -19,7 +19,7 @@ def video(frames: int, height: int = 3, width: int = 4, sample: int = 0, **optio
     size = height * width
     kept = [sorted({frame % size, (frame * 5 + 2) % size}) for frame in range(frames)]
     heat = [bytes(np.linspace(0, 255, size).astype(np.uint8)) for _ in range(frames)]
-    return VideoReport(sample, height, width, size * frames, kept, repeats=0, heat=heat, **options)
+    return VideoReport(sample, height, width, size * frames, kept, 0, heat=heat, **options)
 
 
 def report(*videos: VideoReport, **options: Any) -> Report:
@@ -32,7 +32,7 @@ def clip(frames: int, height: int = 60, width: int = 96, seed: int = 0) -> Clip:
 
 
 def said(text: str) -> Answer:
-    return Answer(text, 3, 1.5, 0.5, 0.2)
+    return Answer(text, 3, 1.5, 0.5, 0.3)
 
 
 CASES = {

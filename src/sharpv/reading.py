@@ -37,10 +37,8 @@ def make_report(
 
 def _video(video: PrunedVideo) -> VideoReport:
     keep = video.keep.cpu().numpy()
-    layout = video.layout
+    layout, plan = video.layout, video.plan
     kept = [np.flatnonzero(frame).tolist() for frame in keep]
-    plan = video.plan
-    encoded = None if plan is None else [np.flatnonzero(frame).tolist() for frame in plan.raster.numpy()]
     return VideoReport(
         video.sample,
         layout.height,
@@ -49,7 +47,7 @@ def _video(video: PrunedVideo) -> VideoReport:
         kept,
         int(video.repeats),
         None if plan is None else plan.grid,
-        encoded,
+        None if plan is None else [np.flatnonzero(frame).tolist() for frame in plan.raster.numpy()],
         layout.seen,
         [_ranks(frame) for frame in video.scores.cpu().numpy()],
     )

@@ -73,19 +73,19 @@ def ask(
     dtype: Dtype = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
-    page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
     check_encoding: Annotated[
         bool, typer.Option(help="Also encode every patch, and say what --encode does to the features.")
     ] = False,
+    page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
     json_output: Json = False,
 ) -> None:
     """Ask a question about a video, with pruning."""
     with checking():
         from ..video import read_video
 
-        _require_page(page)
         if check_encoding and config.encoding.rule is None:
             raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
+        _require_page(page)
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
     with working("loading the model"):
         from .. import apply, asking
