@@ -30,6 +30,7 @@ class Watched:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        page.set_default_timeout(60_000)
         self.faults: list[str] = []
         self.asked: list[str] = []
         page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)

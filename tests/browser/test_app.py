@@ -11,10 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from sharpv import pocket
 
 WAIT = 60_000
+SETTLED = """() => {
+    for (let part = document.querySelector("#shown .answer, #shown [role=alert]"); part; part = part.parentElement)
+        if (getComputedStyle(part).opacity !== "1") return false;
+    return true;
+}"""
+"""Gradio fades what it is about to replace."""
 
 
 class App:
@@ -54,6 +61,7 @@ def ask(shown, question=None):
         shown.page.locator("#question textarea, #question input").fill(question)
     shown.page.locator("#ask").click()
     shown.page.locator("#shown .answer, #shown [role=alert]").first.wait_for(timeout=WAIT)
+    shown.page.wait_for_function(SETTLED, timeout=WAIT)
 
 
 def test_it_listens_to_this_machine_only(app):
@@ -105,7 +113,8 @@ def test_a_bad_clip_and_no_question_are_refused_in_a_sentence(app, opened, tmp_p
     said = shown.page.locator("#shown [role=alert]").inner_text()
     assert said.startswith("Cannot read video 'holiday.mp4': ") and str(app.temporary) not in said
     shown.page.locator("#picked").get_by_text("static").click()
-    shown.page.locator("#question textarea, #question input").fill("")
+    # the sample brings a question of its own
+    expect(shown.page.locator("#question textarea, #question input")).not_to_have_value("What is there?", timeout=WAIT)
     ask(shown, " ")
     shown.page.get_by_text("Ask a question about the clip.").wait_for(timeout=WAIT)
 

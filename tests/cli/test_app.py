@@ -240,6 +240,12 @@ def test_a_clip_that_is_not_there_is_no_demo():
     _assert_refused(run("demo", "--clip", "opera"), "no clip 'opera'; known clips:")
 
 
+def test_the_app_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "sharpv.app.interface", raising=False)
+    _assert_refused(run("app"), "error: the app needs gradio: pip install 'sharpv[app]'")
+
+
 def _assert_refused(result: Result, message: str) -> None:
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split()) and len(result.stderr.strip().splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 import checkpoints
+import sharpv
 import tiny
 from sharpv.asking import encode
 from sharpv.models import Layout, Seen, find_family
@@ -113,6 +115,48 @@ def test_what_lies_beside_the_window_is_not_seen(family, size):
     painted = noise(size)
     painted[:, ~inner] = 0
     assert torch.equal(features(family, painted)[0], before)
+
+
+@EVERY
+@SIZES
+def test_the_patches_that_were_encoded_lie_where_the_picture_changed(family, size):
+    model, processor = short_sighted(family)
+    if find_family(model).tower is None or find_family(model).crosses_frames:
+        return
+    _, layout = features(family, noise(size))
+    place, frame = layout.tokens_per_frame // 2 + 1, layout.frames - 1
+    cell = window(layout.seen, *size).cell(place, layout.height, layout.width)
+    frames = np.repeat(noise(size)[:1], PICTURES, axis=0)
+    rows, columns = pixels(cell, size)
+    frames[pictures(layout.seen, frame, layout.frames, PICTURES).start :, rows, columns] = (255, 0, 255)
+    clip = Clip(frames, np.arange(PICTURES) / 2, 2.0, PICTURES / 2, Path("clip.mp4"))
+    inputs = encode(model, processor, clip, "What?").to(model.device, model.dtype)
+    with sharpv.apply(model, retention=0.5, encode="changed:threshold=0.3") as pruning, torch.no_grad():
+        model(**inputs)
+    (video,) = pruning.report.videos
+    assert video.grid is not None and video.encoded is not None and video.encoded[frame]
+    for patch in video.encoded[frame]:
+        part = window(video.seen, *size).cell(patch, *video.grid)
+        top, left = part.top + part.height / 2, part.left + part.width / 2
+        assert cell.top < top < cell.top + cell.height and cell.left < left < cell.left + cell.width
+
+
+@EVERY
+def test_every_family_has_its_page(family, tmp_path):
+    model, processor = short_sighted(family)
+    # PLLaVA's processor counts as many frames of tokens as it is given pictures
+    count = 4 if family == "pllava" else PICTURES
+    clip = Clip(noise((60, 96))[:count], np.arange(count) / 2, 2.0, count / 2, Path("clip.mp4"))
+    inputs = encode(model, processor, clip, "What?").to(model.device, model.dtype)
+    with sharpv.apply(model, retention=0.5) as pruning, torch.no_grad():
+        model(**inputs)
+    report = pruning.report
+    (video,) = report.videos
+    assert video.seen == features(family, clip.frames)[1].seen
+    assert [len(ranks) for ranks in video.heat] == [video.tokens_per_frame] * video.frames
+    text = report.save(tmp_path / "page.html", clip).read_text(encoding="utf-8")
+    assert len(set(re.findall(r'src="(data:[^"]+)"', text))) == count and text.count("<figure") == video.frames
+    assert len(report.figure(clip, frames=3).axes) == 4
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_what_is_said_is_in_words_too():
     text = page([Asked(made, "What?", said("this"), said("that"))], clip(4))
     assert "kept 16.7 %, pruned 83.3 %" in text and "27 kB, dense 365 kB" in text
     assert "4 layers; the video was forgotten in 2: 1, 3" in text and "layer 2: cannot forget" in text
+    assert "grey, it cannot forget" in text
     assert "degraded cache, every layer from 1 of 4 on" in text and "The answers differ." in text
     images = Tags(text).of("img")
     assert images[1]["alt"] == "frame 1, 0.5 s: kept 2 of 12 tokens"
@@ -176,8 +177,7 @@ def test_cuts_are_found_and_a_dissolve_counts_once():
 
 
 def test_encoded_patches_are_drawn_where_some_were_not():
-    part = video(2)
-    object.__setattr__(part, "grid", (6, 8))
-    object.__setattr__(part, "encoded", [list(range(48)), [0, 1]])
+    part = video(2, grid=(6, 8), encoded=[list(range(48)), [0, 1]])
     text = page([Asked(report(part), "What?")], clip(2))
     assert 'class="encoded" d="M0 0h2M0 1h2M0 0v1M2 0v1"' in text and "encoded 2<" in text
+    assert "encoded 52.1 %, left out 47.9 %" in text

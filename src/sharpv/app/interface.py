@@ -7,7 +7,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,8 @@ def serve(desk: Desk, host: str = "127.0.0.1", port: int | None = None, ready: C
     Raises:
         OSError: the port is taken.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="sharpv-app-") as folder:
+    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="sharpv-app-") as folder:
+        before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder  # gradio asks for it in no other way
         try:
             _launch(desk, Path(folder), host, port, ready)
@@ -51,6 +50,19 @@ def serve(desk: Desk, host: str = "127.0.0.1", port: int | None = None, ready: C
             os.environ.pop("GRADIO_TEMP_DIR")
             if before is not None:
                 os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Being terminated is as being interrupted: what was uploaded is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _launch(desk: Desk, folder: Path, host: str, port: int | None, ready: Callable[[str], object]) -> None:

@@ -106,6 +106,11 @@ def draw(video: VideoReport, key: str, clip: ShownClip | None) -> dict[str, Any]
     }
 
 
+def encoded_share(report: Report) -> float | None:
+    """Share of the patches that went through the vision tower; None where all did."""
+    return report.encoded if any(video.encoded is not None for video in report.videos) else None
+
+
 def _name(frame: int, picture: int, times: Sequence[float] | None) -> str:
     return f"frame {frame}" if times is None else f"frame {frame}, {times[picture]:.1f} s"
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from .. import words
 from . import plots
-from .drawing import draw, listed, require, shown_clips
+from .drawing import draw, encoded_share, listed, require, shown_clips
 from .pictures import LEVELS
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def _shown(asked: Sequence[Asked], clips: Any) -> dict[str, Any]:
                 for index, video in enumerate(part[0].report.videos)
             ],
             "layers": _layers(part[0].report),
+            "encoded": encoded_share(part[0].report),
         }
         for number, part in enumerate(parts)
     ]
