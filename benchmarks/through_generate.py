@@ -143,8 +143,8 @@ def page(run: Run, outcome: Outcome, title: str, closing: str) -> tuple[list[str
         title,
         "",
         f"{run.videos} videos of {run.frames} frames; every question through processor, `sharpv.apply` and `generate`, "
-        f"decoded answers matched exactly: {counts}. Right facts: of a caption's sentences and the true ones, twice the "
-        "common ones over all. In brackets the difference to dense in points and its paired 95 % "
+        f"decoded answers matched exactly: {counts}. Right facts: of a caption's sentences and the true ones, twice "
+        "the common ones over all. In brackets the difference to dense in points and its paired 95 % "
         f"interval. {closing} Written by {run.command}.",
         "",
         *table(head, rows),

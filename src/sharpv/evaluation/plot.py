@@ -113,9 +113,9 @@ def _band(axes: Any, controls: Sequence[Points], scale: float) -> None:
 def _name(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Names at the ends of the lines, to the right, moved apart where they would lie over each other."""
     bottom, top = axes.get_ylim()
-    least, place = (top - bottom) / 22, float("-inf")
-    for x, y, label, colour in sorted(labels, key=lambda entry: entry[1]):
-        place = max(y, place + least)
+    least, place = (top - bottom) / 20, float("inf")
+    for x, y, label, colour in sorted(labels, key=lambda entry: -entry[1]):
+        place = min(y, place - least)
         axes.annotate(
             label, (x, y), xytext=(1.02, (place - bottom) / (top - bottom)), textcoords="axes fraction",
             color=colour, fontsize=9, va="center", annotation_clip=False,
