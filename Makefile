@@ -83,11 +83,23 @@ $(SERVE)/.installed: pyproject.toml
 test-vllm: $(SERVE)/.installed
 	PYTHONPATH=tests/integrations/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/integrations/vllm tests/integrations/vllm
 
+# The documentation site, in site/; a warning or a dead link fails it.
+DOCS := .venv-docs
+$(DOCS)/.installed: pyproject.toml
+	@echo "Installing sharpv and the site's tools into $(DOCS)"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --strict
+
 .PHONY: clean
 clean:
-	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path "./.venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean
-	rm -rf $(VENV) $(EVAL) $(SERVE)
+	rm -rf $(VENV) $(EVAL) $(SERVE) $(DOCS)

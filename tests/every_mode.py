@@ -1,4 +1,4 @@
-"""Ways of running a model, what each must give on a pruned one, and which are refused: the table in docs/modes.md.
+"""Ways of running a model, what each must give on a pruned one, and which are refused: docs/reference/modes.md.
 
 ``python tests/every_mode.py`` writes the table from what stands here; ``test_modes.py`` checks every cell of it, and
 that the file is this table.
@@ -35,7 +35,7 @@ from sharpv.models import FAMILIES, find_family
 from sharpv.models.layout import FRAMES
 from tiny import Clip
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "modes.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "modes.md"
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14, 12, 13], [10, Clip(2), 15]]
 NEW = 4
 GREEDY = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}

@@ -51,8 +51,10 @@ def check_encoding(
     """Run the vision side twice, with ``encode=`` and in full, and compare what comes of it.
 
     Args:
-        model, inputs: as for :func:`sharpv.trim`, with a video among the inputs.
-        config, options: as for :func:`sharpv.apply`.
+        model: as for :func:`sharpv.trim`.
+        inputs: as for :func:`sharpv.trim`, with a video among them.
+        config: as for :func:`sharpv.apply`.
+        options: fields of :class:`Config`, which replace the config's.
 
     Raises:
         ValueError: no ``encode=``, no video, a method that has to know the question, or what :func:`sharpv.apply`
