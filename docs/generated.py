@@ -68,7 +68,7 @@ def command_line() -> str:
 def _command(command: Any, name: str, parent: Any) -> str:
     context = type(parent)(command, info_name=name, parent=parent)
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    lines = [f"## sharpv {name}", "", str(command.help or ""), "", f"    {usage}", "", "| | |", "| --- | --- |"]
+    lines = [f"## sharpv {name}", "", str(command.help or ""), "", f"    {usage}", "", "| option | |", "| --- | --- |"]
     for parameter in command.params:
         record = parameter.get_help_record(context)
         names, words = record if record is not None else (parameter.make_metavar(context), parameter.help or "")
