@@ -6,6 +6,7 @@ The models that the pages name are small local checkpoints in folders of those n
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 import shutil
@@ -135,3 +136,14 @@ def test_markers_are_known_and_docstrings_become_markdown(generated):
     assert used == set(generated.PARTS)
     made = generated.as_markdown("As :func:`~sharpv.apply` on ``x``.\n\n>>> a = 1\n>>> a\n1\n\nEnd.")
     assert made == "As `sharpv.apply` on `x`.\n\n```pycon\n>>> a = 1\n>>> a\n1\n```\n\nEnd."
+
+
+def test_every_name_from_paper_to_code_exists():
+    text = (DOCS / "reference" / "paper.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(sharpv\.[\w.]+)`", text)
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 10 and len(tests) > 15
+    for name in named:
+        assert pkgutil.resolve_name(name.replace(".", ":", 1) if name.count(".") == 1 else name) is not None
+    for path, function in tests:
+        assert f"def {function}(" in (DOCS.parent / path).read_text(encoding="utf-8"), (path, function)
