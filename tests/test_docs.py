@@ -144,6 +144,6 @@ def test_every_name_from_paper_to_code_exists():
     tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 10 and len(tests) > 15
     for name in named:
-        assert pkgutil.resolve_name(name.replace(".", ":", 1) if name.count(".") == 1 else name) is not None
+        assert pkgutil.resolve_name(name) is not None
     for path, function in tests:
         assert f"def {function}(" in (DOCS.parent / path).read_text(encoding="utf-8"), (path, function)
