@@ -24,7 +24,7 @@ ORDER = (
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
     ("asking", "encoding_check"),
-    ("evaluation",),
+    ("evaluation", "sessions"),
     ("cli", "integrations"),
     ("__main__",),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class PrunedPrompt:
         inputs: the shorter prompt, as keyword arguments of ``forward`` and ``generate``, without the encoder outputs.
         visual: ``(B, N)`` bool, the surviving patches of videos in the shorter prompt.
         videos: one entry per video, in prompt order.
+        end: ``(..., B, 1)`` the position after which text goes on, also where the prompt ends with a dropped token.
     """
 
     ids: Tensor
@@ -49,16 +50,31 @@ class PrunedPrompt:
     inputs: dict[str, Tensor]
     visual: Tensor
     videos: list[PrunedVideo]
+    end: Tensor
 
     @property
     def removed(self) -> int:
         """Columns that the shorter prompt lacks."""
         return self.ids.shape[1] - self.visual.shape[1]
 
+    def repeated(self, times: int) -> PrunedPrompt:
+        """The one sample of this prompt, so many times; its videos are counted once."""
+        return replace(
+            self,
+            ids=self.ids.repeat_interleave(times, dim=0),
+            keep=self.keep.repeat_interleave(times, dim=0),
+            visual=self.visual.repeat_interleave(times, dim=0),
+            end=self.end.repeat_interleave(times, dim=-2),
+            inputs={
+                name: each.repeat_interleave(times, dim=-2 if name == "position_ids" else 0)
+                for name, each in self.inputs.items()
+            },
+        )
+
     def positions_after(self, mask: Tensor, repeats: int = 1) -> Tensor:
         """Positions of the shorter prompt and of the text after it, ``(..., B, N + new)``.
 
         ``mask`` ``(B * repeats, new)`` says which of the new tokens are real: padding does not count.
         """
-        positions = self.inputs["position_ids"].repeat_interleave(repeats, dim=-2)
-        return torch.cat([positions, positions[..., -1:] + mask.long().cumsum(-1)], dim=-1)
+        positions, end = (each.repeat_interleave(repeats, dim=-2) for each in (self.inputs["position_ids"], self.end))
+        return torch.cat([positions, end + mask.long().cumsum(-1)], dim=-1)
