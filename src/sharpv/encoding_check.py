@@ -57,7 +57,7 @@ def check_encoding(
         options: fields of :class:`Config`, which replace the config's.
 
     Raises:
-        ValueError: no ``encode=``, no video, a method that has to know the question, or what :func:`sharpv.apply`
+        ValueError: no ``encode=``, no video, a method that uses the question, or what :func:`sharpv.apply`
             refuses.
 
     >>> print(check_encoding(model, inputs, retention=0.25, encode="kept"))
@@ -69,7 +69,7 @@ def check_encoding(
     if asked.encoding.rule is None:
         raise ValueError("there is nothing to check: pass encode='changed' or 'kept'")
     if asked.first.needs_question:
-        raise ValueError(f"method {asked.first.name!r} has to know the question: check with another one")
+        raise ValueError(f"method {asked.first.name!r} uses the question: check with another one")
     inputs = family.own_names(inputs)
     if not family.has_video(inputs):
         raise ValueError("there is nothing to check: these inputs hold no video")

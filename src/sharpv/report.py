@@ -144,7 +144,7 @@ class Report:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """The paper's three failure signatures, in words, where the figures show them."""
+        """Three known failure modes, in words, where the numbers show them."""
         found = []
         for index, video in enumerate(self.videos):
             found += [f"video {index}: {text}" for text in _video_warnings(video)]
