@@ -110,6 +110,23 @@ def test_no_code_goes_unseen():
         assert not re.search(r"^```(?!text|json)\w+$|^    (import|with|sharpv) ", text, re.MULTILINE), name_of(page)
 
 
+ROOT = DOCS.parent
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *DOCS.rglob("*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_no_link_is_dead(page):
+    """Anchors too; ``make docs`` checks the same on what it builds."""
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        there = page.parent / target
+        assert there.exists(), target
+        if anchor and there.suffix == ".md":
+            heads = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}, anchor
+
+
 @pytest.fixture(scope="module")
 def generated() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generated", DOCS / "generated.py")

@@ -30,7 +30,7 @@ SMALLEST = 1e-3
 @METHODS.register
 @dataclass(frozen=True)
 class SharpVPlus(Method):
-    """As many tokens of a frame as SharpV keeps, important and diverse.
+    """SharpV decides how many tokens a frame keeps; diversity decides which.
 
     Args:
         weight: w, as SharpV's.
