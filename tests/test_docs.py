@@ -38,6 +38,7 @@ NOT_ASKED = {
     "--model smol": "smol's weights are a package of their own; tests/smol run it",
     "--videos 1000": "an evaluation of hours",
     "--videos 200": "an evaluation of minutes",
+    "sharpv app": "it serves until it is stopped; tests/browser drives it",
 }
 """Parts of command lines that keep a line from being run, and why."""
 FENCE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -81,7 +81,15 @@ def prune(
     consumed = {*shorter, *seen}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     pruned = [
-        PrunedVideo(sample, layout, counts, selection.keep, plan, _repeats(layout, rows, selection.keep, count))
+        PrunedVideo(
+            sample,
+            layout,
+            counts,
+            selection.keep,
+            selection.scores.tokens.detach(),
+            plan,
+            _repeats(layout, rows, selection.keep, count),
+        )
         for sample, layout, counts, selection, plan, rows, count in zip(
             samples, videos.layouts, read.kept_per_frame, chosen, videos.plans, left.rows, kept, strict=True
         )

@@ -20,6 +20,7 @@ class PrunedVideo:
         layout: how its rows lay before.
         kept_per_frame: kept patches of each frame.
         keep: ``(T, N)`` bool, the keep mask.
+        scores: ``(T, N)`` float32, what the method thought of each token.
         plan: which patches the tower encoded; None: all.
         repeats: how many survivors nearly equal the survivor at their place one frame before, unread.
     """
@@ -28,6 +29,7 @@ class PrunedVideo:
     layout: Layout
     kept_per_frame: list[int]
     keep: Tensor
+    scores: Tensor
     plan: Plan | None
     repeats: Tensor
 
