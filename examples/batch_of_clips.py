@@ -1,4 +1,4 @@
-"""The same question about several clips in one batch; each video is pruned by itself.
+"""The same question about several clips in one batch; each video is pruned by itself. Needs accelerate.
 
 python examples/batch_of_clips.py a.mp4 b.mp4 --question "What happens?"
 """

@@ -1,4 +1,4 @@
-"""Find the layers that must keep the video, on a few clips and questions; save what was found for later runs.
+"""Find the layers that must keep the video, on a few clips and questions; save what was found. Needs accelerate.
 
 python examples/calibrate_and_save.py a.mp4 b.mp4 --save mine.json
 """

@@ -1,4 +1,4 @@
-"""Encode only the patches that the kept tokens can need, after a look at what that does to the features.
+"""Encode only the patches that the kept tokens can need, after a look at what that does. Needs accelerate.
 
 python examples/encode_what_changed.py clip.mp4 "What happens?"
 """

@@ -1,4 +1,4 @@
-"""Many questions about one clip: it is encoded, pruned and read once, and each question goes on from there.
+"""Many questions about one clip: it is encoded, pruned and read once, and each question goes on. Needs accelerate.
 
 python examples/many_questions.py clip.mp4 "What happens?" "Where is it?"
 """

@@ -1,4 +1,4 @@
-"""One question about one clip, with all visual tokens and with a quarter of them.
+"""One question about one clip, with all visual tokens and with a quarter of them. Needs accelerate.
 
 python examples/qwen_one_clip.py clip.mp4 "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct
 """
