@@ -83,6 +83,18 @@ $(SERVE)/.installed: pyproject.toml
 test-vllm: $(SERVE)/.installed
 	PYTHONPATH=tests/integrations/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/integrations/vllm tests/integrations/vllm
 
+# The documentation site, in site/; a warning or a dead link fails it.
+DOCS := .venv-docs
+$(DOCS)/.installed: pyproject.toml
+	@echo "Installing sharpv and the site's tools into $(DOCS)"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --strict
+
 # The pages and the app in a real browser: what is in $(VENV) is used, what is missing there comes into an environment of
 # its own; Debian's chromium and a font for Chinese are installed where there is no chromium (that takes root).
 BROWSE := .venv-browser
@@ -102,9 +114,9 @@ test-browser: $(BROWSE)/.installed
 
 .PHONY: clean
 clean:
-	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path "./.venv*" -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean
-	rm -rf $(VENV) $(EVAL) $(SERVE) $(BROWSE)
+	rm -rf $(VENV) $(EVAL) $(SERVE) $(DOCS) $(BROWSE)

@@ -290,7 +290,7 @@ def question(run: Run) -> None:
 
     def ask(row: Row, told: bool) -> Outcome:
         assert row.method is not None
-        chosen = [row.method.about(one) if told else row.method for one in about]
+        chosen = [row.method.for_question(one) if told else row.method for one in about]
         budget = Budget(row.retention)
         keep = torch.stack([m.select(video, budget).keep for m, video in zip(chosen, features, strict=True)])
         records = score(comparison.model, apart, features, keep, batch=32)

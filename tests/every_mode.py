@@ -1,4 +1,4 @@
-"""Ways of running a model, what each must give on a pruned one, and which are refused: the table in docs/modes.md.
+"""Ways of running a model, what each must give on a pruned one, and which are refused: docs/reference/modes.md.
 
 ``python tests/every_mode.py`` writes the table from what stands here; ``test_modes.py`` checks every cell of it, and
 that the file is this table.
@@ -35,7 +35,7 @@ from sharpv.models import FAMILIES, find_family
 from sharpv.models.layout import FRAMES
 from tiny import Clip
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "modes.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "modes.md"
 PROMPTS: list[list[tiny.Part]] = [[10, 11, Clip(1), 12, 13, 14, 12, 13], [10, Clip(2), 15]]
 NEW = 4
 GREEDY = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}
@@ -307,7 +307,7 @@ REFUSALS = (
     Refusal(chunked_prefill, "prefill_chunk_size reads videos wrongly in transformers", stages=("1",), below="5.23"),
     Refusal(chunked_prefill, "memory needs the prefill in one piece: apply with memory=None", stages=("1 and 2",)),
     Refusal(static_cache, "memory needs the dynamic cache, got cache_implementation='static'", stages=("1 and 2",)),
-    Refusal(no_cache, "use_cache=False would take the gaps between original positions for packed sequences", ONE_D),
+    Refusal(no_cache, "use_cache=False has transformers read gaps between original positions as new sequences", ONE_D),
     Refusal(prompt_lookup, "assisted generation is not supported with stateful models", ("qwen3_5",), ("1",),
             by="transformers"),
     Refusal(prompt_lookup, "assisted decoding judges its first candidates in the same pass", stages=("1 and 2",)),

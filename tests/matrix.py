@@ -1,8 +1,8 @@
 """The suite on every supported minor version of transformers, each in a folder of its own: ``make test-matrix``.
 
-Writes docs/versions.md: per version and family how many tests passed. The folders (``.matrix/<version>``) hold one
-transformers each and go before the environment's own; torch and the rest are shared. A version whose own requirements
-the environment does not meet fails at import, and the table says so.
+Writes docs/reference/versions.md: per version and family how many tests passed. The folders (``.matrix/<version>``)
+hold one transformers each and go before the environment's own; torch and the rest are shared. A version whose own
+requirements the environment does not meet fails at import, and the table says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(
         console.print(f"transformers {exact(version)}: {failed or 'no'} failures", highlight=False)
     page = table({exact(version): counts(version) for version in VERSIONS if report(version).exists()})
     console.print(page, markup=False, highlight=False, soft_wrap=True)
-    (ROOT / "docs" / "versions.md").write_text(page)
+    (ROOT / "docs" / "reference" / "versions.md").write_text(page)
 
 
 def report(version: str) -> Path:

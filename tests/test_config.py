@@ -118,9 +118,9 @@ def test_what_is_wrong_is_said_in_one_sentence(values, error, sentence, tmp_path
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "is no configuration: Expecting value"),
-        ("[1]", "is no configuration: it holds list, not an object"),
-        ('{"method": {"weight": 1}}', "is no configuration: unknown method None"),
+        ("", "is not a configuration: Expecting value"),
+        ("[1]", "is not a configuration: it holds list, not an object"),
+        ('{"method": {"weight": 1}}', "is not a configuration: unknown method None"),
         ('{"method": {"name": "sharpv", "wait": 1}}', "method 'sharpv' has no parameter 'wait'"),
         ('{"retention": 7}', "must lie in (0, 1], got 7"),
         ('{"sharpv": "99.0", "encoder": 1}', "has no field 'encoder'"),

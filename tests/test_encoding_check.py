@@ -34,7 +34,7 @@ def test_images_count_for_nothing():
     ("options", "sentence"),
     [
         ({}, "there is nothing to check: pass encode='changed' or 'kept'"),
-        ({"config": "cdpruner", "retention": 0.5, "encode": "changed"}, "'cdpruner' has to know the question"),
+        ({"config": "cdpruner", "retention": 0.5, "encode": "changed"}, "'cdpruner' uses the question"),
         ({"config": "cdpruner", "retention": 0.5, "encode": "kep"}, "unknown encode 'kep', did you mean 'kept'"),
     ],
 )

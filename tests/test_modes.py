@@ -1,4 +1,4 @@
-"""Every family in every mode: it gives what it must, or is refused in one sentence; docs/modes.md says which."""
+"""Every family in every mode: it gives what it must, or is refused; docs/reference/modes.md says which."""
 
 from __future__ import annotations
 

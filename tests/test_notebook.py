@@ -7,7 +7,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "look.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "how-to" / "look.ipynb"
 
 
 def test_the_notebook_runs(tmp_path):

@@ -1,9 +1,9 @@
 """Which layers does a model answer from? Asked of the model itself, on a few prompts, once.
 
-What a prompt's prefill shows of a layer does not say, on every model, whether the answer needs it (docs/findings.md).
-But the layers that are needed hardly change from prompt to prompt, so they can be measured: let the model answer, feed
-its answer back with a layer's visual keys and values gone, and see how far its next-token distributions move. Not the
-paper's.
+What a prompt's prefill shows of a layer does not say, on every model, whether the answer needs it
+(docs/explanation/findings.md). But the layers that are needed hardly change from prompt to prompt, so they can be
+measured: let the model answer, feed its answer back with a layer's visual keys and values gone, and see how far its
+next-token distributions move. Not the paper's.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def calibrate(
     Args:
         model: as for :func:`sharpv.apply`; it must not be pruned yet.
         prompts: the processor's inputs, one prompt with a video each; a single one may come by itself.
-        config, options: of the first stage, as for :func:`sharpv.apply`.
+        config: of the first stage, as for :func:`sharpv.apply`.
+        options: fields of :class:`Config`, which replace the config's.
         tolerance: how far the answers may move, mean KL divergence per token in nats, above 0.
         max_new_tokens: of an answer.
 

@@ -51,8 +51,8 @@ class Config:
             the dropped tokens masked. "packed": the shorter prompt is numbered from 0 (on multimodal RoPE all rows
             alike), as in the paper's pipeline.
         encode: which patches go through the vision tower, decided from pixels: "all"; "changed", every patch that
-            differs from what stands at its place; "kept", of these at most those that the kept tokens can need, which
-            wants a budget. Also with parameters (``"changed:threshold=0.05"``) or an instance.
+            differs from the one last encoded at its place; "kept", of these at most those that the kept tokens can
+            need, which needs a budget. Also with parameters (``"changed:threshold=0.05"``) or an instance.
         frames_at_once: so many frames go through the vision tower at a time, which bounds its memory on long videos.
 
     Raises:
@@ -176,7 +176,7 @@ class Config:
                 raise TypeError(f"it holds {type(data).__name__}, not an object")
             return cls.from_dict(data)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} is no configuration: {error}") from error
+            raise ValueError(f"{str(path)!r} is not a configuration: {error}") from error
 
 
 def options() -> tuple[Field[Any], ...]:

@@ -48,14 +48,22 @@ def apply(model: PreTrainedModel, config: Config | Method | str = "sharpv", **op
 def trim(
     model: PreTrainedModel, inputs: Mapping[str, Any], config: Config | Method | str = "sharpv", **options: Any
 ) -> dict[str, Any]:
-    """Stage 1 alone, explicitly, nothing patched: a dict for ``model.generate(**trimmed)`` or ``model(**trimmed)``.
+    """Prune one prompt and leave the model alone: a dict for ``model.generate(**trimmed)`` or ``model(**trimmed)``.
 
     What the model returns then begins with the shorter prompt, ``trimmed["input_ids"]``. The vision side runs in the
     caller's grad mode. A decoding loop by hand goes on with ``position_ids`` after the trimmed ones. Beams and several
     returned sequences on a batch need :func:`apply` on families that read features as one tensor (LLaVA-OneVision,
     Video-LLaVA): here they are refused. Inputs without a video come back unchanged.
 
-    Args and errors are those of :func:`apply`; a second stage is refused.
+        Args:
+        model: as for :func:`apply`.
+        inputs: what the processor returned.
+        config: as for :func:`apply`; a second stage is refused.
+        options: fields of :class:`Config`, which replace the config's.
+
+    Raises:
+        TypeError: inputs that are not a mapping, or as :func:`apply`.
+        ValueError: a second stage, or as :func:`apply`.
 
     >>> trimmed = sharpv.trim(model, inputs, retention=0.25)
     >>> out = model.generate(**trimmed, max_new_tokens=64)

@@ -51,11 +51,13 @@ def check_encoding(
     """Run the vision side twice, with ``encode=`` and in full, and compare what comes of it.
 
     Args:
-        model, inputs: as for :func:`sharpv.trim`, with a video among the inputs.
-        config, options: as for :func:`sharpv.apply`.
+        model: as for :func:`sharpv.trim`.
+        inputs: as for :func:`sharpv.trim`, with a video among them.
+        config: as for :func:`sharpv.apply`.
+        options: fields of :class:`Config`, which replace the config's.
 
     Raises:
-        ValueError: no ``encode=``, no video, a method that has to know the question, or what :func:`sharpv.apply`
+        ValueError: no ``encode=``, no video, a method that uses the question, or what :func:`sharpv.apply`
             refuses.
 
     >>> print(check_encoding(model, inputs, retention=0.25, encode="kept"))
@@ -67,7 +69,7 @@ def check_encoding(
     if asked.encoding.rule is None:
         raise ValueError("there is nothing to check: pass encode='changed' or 'kept'")
     if asked.first.needs_question:
-        raise ValueError(f"method {asked.first.name!r} has to know the question: check with another one")
+        raise ValueError(f"method {asked.first.name!r} uses the question: check with another one")
     inputs = family.own_names(inputs)
     if not family.has_video(inputs):
         raise ValueError("there is nothing to check: these inputs hold no video")

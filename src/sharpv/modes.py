@@ -46,7 +46,7 @@ def refuse_mode(
             )
         if gaps and str(model.config.get_text_config()._attn_implementation).startswith("flash"):
             raise ValueError(
-                "FlashAttention would take the gaps between original positions for packed sequences in later "
+                "FlashAttention reads gaps between original positions as new sequences in later "
                 "chunks: drop prefill_chunk_size, or apply with positions='packed'"
             )
     draft, types = kwargs.get("assistant_model"), "mm_token_type_ids"
@@ -64,7 +64,7 @@ def refuse_mode(
         raise ValueError(f"{second.name} drops tokens inside the model and needs its cache: use_cache=True")
     if option("use_cache") is False and gaps:
         raise ValueError(
-            "use_cache=False would take the gaps between original positions for packed sequences: "
+            "use_cache=False has transformers read gaps between original positions as new sequences: "
             "keep the cache, or apply with positions='packed'"
         )
 

@@ -111,7 +111,7 @@ class Pruning:
         return not self.active and not self._running
 
     def remove(self) -> None:
-        """Give the model back as it was, to the bit and the attribute. Calling it again does nothing.
+        """Restore the model exactly. Calling it again does nothing.
 
         A generation that still runs in another thread ends as it began; the model is as it was once that has ended.
         New calls are dense from now on.

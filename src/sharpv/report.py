@@ -150,7 +150,7 @@ class Report:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """The paper's three failure signatures, in words, where the figures show them."""
+        """Three known failure modes, in words, where the numbers show them."""
         return signatures(self)
 
     def __str__(self) -> str:
@@ -238,7 +238,8 @@ class Report:
             clip: what :func:`sharpv.read_video` returned, or its pictures ``(T, H, W, 3)`` uint8; for several videos a
                 list with one for each. None: only the grids of tokens are drawn.
             question: what was asked.
-            answer, dense: what was answered with and without pruning.
+                        answer: what was answered, pruned.
+            dense: what was answered without pruning.
             note: a sentence to stand below the answers.
 
         Raises:

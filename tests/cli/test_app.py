@@ -321,7 +321,7 @@ QUICK = [
 
 @pytest.mark.parametrize(("command", "code"), QUICK, ids=str)
 def test_what_needs_no_model_needs_no_torch(command, code):
-    """So it answers at once: docs/speed.md has the figures."""
+    """So it answers at once: docs/explanation/speed.md has the figures."""
     watched = f"""
 import sys
 from sharpv.cli.app import app

@@ -127,7 +127,7 @@ def slow_cdpruner(x: Tensor, relevance: Tensor, count: int) -> list[int]:
 @pytest.mark.parametrize("sign", [1.0, -1.0, None])
 def test_cdpruner_is_its_formula(seed, sign):
     x, question = features(4, 9, 16, seed=seed), features(16, seed=seed + 100)
-    method = CDPruner() if sign is None else CDPruner(sign=sign).about(question)
+    method = CDPruner() if sign is None else CDPruner(sign=sign).for_question(question)
     kept = method.select(x, Budget(retention=16 / 36)).keep
     for frame, mask in zip(x, kept):
         relevance = torch.ones(9, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_cdpruner_is_its_formula(seed, sign):
 
 def test_cdpruner_wants_a_question_of_the_features_width():
     with pytest.raises(ValueError, match=r"the question must be \(16,\), as the features, got \(8,\)"):
-        CDPruner().about(torch.ones(8)).select(features(2, 4, 16), Budget(retention=0.5))
+        CDPruner().for_question(torch.ones(8)).select(features(2, 4, 16), Budget(retention=0.5))
 
 
 def test_cdpruner_by_hand():

@@ -106,7 +106,7 @@ def test_a_report_without_it_says_nothing_of_it() -> None:
         (
             "perception_lm",
             {"encode": "changed"},
-            "the vision tower of PerceptionLM cannot leave patches out: leave encode at all",
+            "the vision tower of PerceptionLM cannot leave patches out: use encode='all'",
         ),
         ("pllava", {"frames_at_once": 2}, "PLLaVA does not encode frame by frame: leave frames_at_once out"),
     ],

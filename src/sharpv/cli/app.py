@@ -74,7 +74,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
     check_encoding: Annotated[
-        bool, typer.Option(help="Also encode every patch, and say what --encode does to the features.")
+        bool, typer.Option(help="Also encode every patch, and show how far --encode moves the features.")
     ] = False,
     page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
     json_output: Json = False,
@@ -164,7 +164,7 @@ def serve(
 @app.command()
 @configured("memory")
 def calibrate(
-    videos: Annotated[list[Path], typer.Argument(help="A few clips like those to come.", show_default=False)],
+    videos: Annotated[list[Path], typer.Argument(help="A few clips like yours.", show_default=False)],
     questions: Annotated[list[str], typer.Option("--question", help="Asked of each clip; several may be given.")],
     config: Config,
     model: Model = "pocket",
@@ -173,10 +173,10 @@ def calibrate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=2, help="Longest answer.")] = 48,
-    save: Annotated[Path | None, typer.Option(help="Write the configuration found, for --config.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Save what was found, for --config.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Find the layers that must keep the video, for --memory: the model answers, and each layer forgets in turn."""
+    """Measure which layers must keep the video, for --memory: the model answers, and each layer forgets in turn."""
     with checking():
         from ..video import read_video
 

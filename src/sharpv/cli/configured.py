@@ -27,7 +27,7 @@ def configured(*without: str) -> Callable[[Callable[..., None]], Callable[..., N
         hints = get_type_hints(command, include_extras=True)
         own = [each for each in inspect.signature(command).parameters.values() if each.name != "config"]
         given = [each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-        given.append(_option(FILE, Path, "--config", "A configuration that was saved; options replace its fields."))
+        given.append(_option(FILE, Path, "--config", "A saved configuration; options replace its fields."))
         given += [
             _option(each.name, _kind(str(each.type)), _flag(each.name), each.metadata["help"]) for each in offered
         ]

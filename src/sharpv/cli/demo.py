@@ -29,7 +29,7 @@ QUESTIONS = 7
 BAR = 28
 SETTING = (
     "SharpV as published, first stage (w = 1, the content decides how much), original positions. The second stage is "
-    "off (docs/findings.md says why)."
+    "off (docs/explanation/findings.md says why)."
 )
 
 

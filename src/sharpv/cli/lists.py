@@ -74,7 +74,7 @@ def models(json_output: Json = False) -> None:
     ]
     _list(facts, json_output, "for instance")
     if not json_output:
-        out.print("[dim]Every mode of every family: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
+        out.print("[dim]Every mode of every family, and tested versions: docs/reference/modes.md and versions.md.[/]")
 
 
 def _list(facts: list[dict[str, Any]], as_json: bool, main: str) -> None:

@@ -30,8 +30,8 @@ class CosineThreshold(Criterion):
     """The paper's rule: Discard(l) if cos(V_l, V) < M.
 
     A low cosine is not the same as unused: on the embedded model the two layers of the lowest cosine are among those
-    that answers of several tokens are read from (docs/findings.md). One-token answers cannot be affected, since prefill
-    is unchanged.
+    that answers of several tokens are read from (docs/explanation/findings.md). One-token answers cannot be affected,
+    since prefill is unchanged.
 
     Args:
         threshold: M in [-1, 1]. Paper: 0.2.

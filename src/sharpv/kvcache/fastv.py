@@ -32,7 +32,7 @@ class FastV(Withdrawal):
     """
 
     name: ClassVar[str] = "fastv"
-    summary: ClassVar[str] = "inside the model: what the last prompt token attends to at a layer"
+    summary: ClassVar[str] = "inside the model: from a layer on, only what the last prompt token attends to"
     paper: ClassVar[str] = "2403.06764"
     reads_attention: ClassVar[bool] = True
 

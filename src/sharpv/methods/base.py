@@ -81,11 +81,11 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     """Its arXiv number."""
     needs_question: ClassVar[bool] = False
-    """Whether it wants to know what is asked: :meth:`about` is then called for each video."""
+    """Whether it uses the question: :meth:`for_question` is then called for each video."""
     reads_all: ClassVar[bool] = False
     """Whether a NaN or infinity anywhere in the features shows in the scores, which saves looking for it."""
 
-    def about(self, question: Tensor) -> Method:
+    def for_question(self, question: Tensor) -> Method:
         """The method for one question, ``(D,)``: the mean embedding of the text after the video."""
         return self
 

@@ -44,7 +44,7 @@ class CDPruner(Method):
     """
 
     name: ClassVar[str] = "cdpruner"
-    summary: ClassVar[str] = "what is near the question and diverse"
+    summary: ClassVar[str] = "uses the question: tokens near it and unlike each other"
     adaptive: ClassVar[bool] = False
     cost: ClassVar[str] = "T N^2 (N + D)"
     paper: ClassVar[str] = "2506.10967"
@@ -58,7 +58,7 @@ class CDPruner(Method):
         if self.sign not in (1.0, -1.0):
             raise ValueError(f"sign must be 1.0 or -1.0, got {self.sign}")
 
-    def about(self, question: Tensor) -> CDPruner:
+    def for_question(self, question: Tensor) -> CDPruner:
         return replace(self, question=question)
 
     def score(self, features: Tensor) -> Scores:

@@ -30,7 +30,7 @@ SMALLEST = 1e-3
 @METHODS.register
 @dataclass(frozen=True)
 class SharpVPlus(Method):
-    """As many tokens of a frame as SharpV keeps, important and diverse.
+    """SharpV decides how many tokens a frame keeps; diversity decides which.
 
     Args:
         weight: w, as SharpV's.
@@ -40,7 +40,7 @@ class SharpVPlus(Method):
     """
 
     name: ClassVar[str] = "sharpv+"
-    summary: ClassVar[str] = "as many of each frame as sharpv, important and diverse"
+    summary: ClassVar[str] = "sharpv decides how many tokens a frame keeps, diversity decides which"
     adaptive: ClassVar[bool] = True
     cost: ClassVar[str] = "T N^2 (N + D)"
 

@@ -195,7 +195,7 @@ def _choose(
         # which sample a video belongs to is another host synchronisation
         samples = owners(prompt.placeholder.sum(1).tolist(), videos.layouts)
         questions = prompt.questions(model)
-        methods = [config.first.about(questions[sample]) for sample in samples]
+        methods = [config.first.for_question(questions[sample]) for sample in samples]
     merges = config.first.merges(family.positions)
     chosen = []
     for method, layout, patches in zip(methods, videos.layouts, videos.patches, strict=True):

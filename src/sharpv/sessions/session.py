@@ -36,9 +36,11 @@ class Session:
     Questions from several threads have to take turns.
 
     Args:
-        model, processor: as for :func:`sharpv.apply`.
+                model: as for :func:`sharpv.apply`.
+        processor: the model's own.
         clip: what :func:`sharpv.read_video` gives.
-        config, options: as for :func:`sharpv.apply`; ``retention=1.0`` keeps every token.
+                config: as for :func:`sharpv.apply`; ``retention=1.0`` keeps every token.
+        options: fields of :class:`Config`, which replace the config's.
         images: stills that stand behind the clips.
         system: a system prompt, if the model's template takes one.
 

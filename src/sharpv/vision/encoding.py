@@ -30,7 +30,7 @@ def require(family: Family, encoding: Encoding) -> None:
     if encoding.frames_at_once is not None and (family.frames_as is None or family.crosses_frames):
         raise ValueError(f"{family.name} does not encode frame by frame: leave frames_at_once out")
     if encoding.rule is not None and family.tower is None:
-        raise ValueError(f"the vision tower of {family.name} cannot leave patches out: leave encode at all")
+        raise ValueError(f"the vision tower of {family.name} cannot leave patches out: use encode='all'")
 
 
 def encode(

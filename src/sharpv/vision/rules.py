@@ -63,7 +63,7 @@ class All(Rule):
 @ENCODINGS.register
 @dataclass(frozen=True)
 class Changed(Rule):
-    """Every patch that differs from what stands at its place.
+    """Every patch that differs from the one last encoded at its place.
 
     It is compared with the pixels that were encoded there last, not with the frame before, so that a slow drift does
     not pass unseen. Ours; measured in docs/results/pocket_encode_8.md.
@@ -81,7 +81,7 @@ class Changed(Rule):
     """
 
     name: ClassVar[str] = "changed"
-    summary: ClassVar[str] = "every patch that differs from what stands at its place"
+    summary: ClassVar[str] = "every patch that differs from the one last encoded at its place"
 
     threshold: float = 0.1
     limit: float = 0.5

@@ -1,7 +1,7 @@
 """sharpv in lmms-eval: ``lmms-eval --model sharpv --model_args pretrained=...,method=sharpv,retention=0.25``.
 
 Found by lmms-eval through the entry point ``lmms_eval.models``; light to import, since whatever raises here is
-swallowed there. See docs/evaluation.md.
+swallowed there. See docs/how-to/evaluate.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     vllm serve Qwen/Qwen3-VL-8B-Instruct --video-pruning-method sharpv --video-pruning-rate 0.75
 
-keeps 25 % of each video's tokens before the language model; see ``docs/serving.md``.
+keeps 25 % of each video's tokens before the language model; see ``docs/how-to/vllm.md``.
 """
 
 from __future__ import annotations
