@@ -48,7 +48,7 @@ def test_kept_encodes_of_what_changed_no_more_than_is_kept(levels, threshold, re
     assert kept[0].all()
     if len(levels) > 1:
         assert kept[1:].sum() <= max(1, round(retention * 6 * (len(levels) - 1)))
-        steps = pixels.steps()
+        steps = pixels.steps
         assert not (kept[1:] & (steps == 0) & (kept[:-1] | (steps == 0))).any()
     if retention == 1:
         assert kept.equal(Changed(threshold, limit=1.0).choose(pixels, Budget()))

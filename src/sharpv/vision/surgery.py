@@ -224,7 +224,7 @@ def _masked(mask: Tensor | None, batch: Batch) -> Tensor | None:
     """A mask over all places ``(T, 1, queries or 1, keys)`` for the segments of a batch, which are whole frames."""
     if mask is None:
         return None
-    mask = mask[batch.frames]
+    mask = mask[batch.numbers]
     if mask.shape[2] == 1:
         return mask
     return mask.gather(2, batch.places[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
