@@ -18,6 +18,7 @@ from sharpv.integrations.vllm.options import HONOURED, REASONS, Options
 from sharpv.integrations.vllm.positions import Medium, full_positions, place, with_positions, without_positions
 from sharpv.integrations.vllm.selection import Shown, count, keep, refuse_inexact, shown_patches, shown_pictures
 from sharpv.methods import METHODS, Method, Scores, Selection
+from sharpv.vision.pixels import Pixels
 
 VIDEO, IMAGE, TEXT, LEAD = 7, 6, 0, 3
 
@@ -67,7 +68,7 @@ def test_every_field_of_a_configuration_is_followed_or_refused_with_a_reason():
     [
         ({"memory": 0.2}, 0.75, "stage 2"),
         ({"positions": "packed"}, 0.75, "positions='packed' is not possible"),
-        ({"encode": "changed"}, 0.75, "is not possible"),
+        ({"encode": "chnged"}, 0.75, "unknown encode 'chnged', did you mean 'changed'"),
         ({"frames_at_once": 4}, 0.75, "max-num-batched-tokens, not by frames_at_once=4"),
         ({"retention": 0.5}, 0.75, "retention=0.5 is not what --video-pruning-rate 0.75 leaves, 0.25"),
         ({"retention": "most"}, 0.75, "retention='most' is not what"),
@@ -96,7 +97,7 @@ def test_what_does_not_exist_is_refused_in_a_sentence(asked, rate, says):
 
 
 def shown(looks: torch.Tensor) -> Shown:
-    return Shown(*looks.shape[:2], lambda: looks)
+    return Shown(Pixels(looks, (1, looks.shape[1]), (1, looks.shape[1])), lambda: looks)
 
 
 def moving(frames: int, tokens: int, share: float) -> torch.Tensor:
