@@ -27,13 +27,7 @@ from .encoding import encoding_pictures
 from .model import PrunedModel, groups
 from .positions import Medium, with_positions
 from .processor import COUNT, PrunedVideos
-from .selection import Shown, shown_pictures
-
-
-def pool_stride(config: Any) -> int:
-    """How many patches of a side go into a video's token; a configuration that does not say means two."""
-    stride: int = getattr(config, "spatial_pool_stride", 2)
-    return stride
+from .selection import Shown, pool_stride, shown_pictures
 
 
 class ProcessingInfo(LlavaOnevisionProcessingInfo):

@@ -64,7 +64,7 @@ class PrunedVideos:
         return outputs
 
     def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        """What vLLM profiles memory with: of its white videos all places but one are encoded, the most that a pass has."""
+        """What vLLM profiles memory with: of its white videos all places but one are encoded, the most of a pass."""
         inputs = super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
         for video in inputs["mm_kwargs"].get("video", []):
             if video is not None and ENCODED in video:

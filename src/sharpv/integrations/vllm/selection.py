@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,6 +134,12 @@ def shown_patches(pixels: Tensor, grid: Sequence[int], merge: int, scale: Tensor
         scale=scale,
     )
     return Shown(patches, lambda: _normal(pixels).reshape(frames, tokens, -1))
+
+
+def pool_stride(config: Any) -> int:
+    """How many patches of a side go into a token of LLaVA's videos; a configuration that does not say means two."""
+    stride: int = getattr(config, "spatial_pool_stride", 2)
+    return stride
 
 
 def shown_pictures(pixels: Tensor, patch: int, stride: int) -> Shown:
