@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...versions import warn_if_untested
+from ...vision.rules import ENCODINGS
 from .options import METHOD, Options
 from .selection import refuse_inexact
 
@@ -151,11 +152,9 @@ def refuse_beside_encode(vllm_config: Any) -> None:
     if options is None or options.config.encoding.rule is None:
         return
     tower = model.hf_config.vision_config.model_type
+    encode = ENCODINGS.spell(options.config.encoding.rule)
     for there, what in (
-        (
-            model.multimodal_config.mm_encoder_tp_mode == "data",
-            "--mm-encoder-tp-mode data, which cuts videos into parts",
-        ),
+        (model.multimodal_config.mm_encoder_tp_mode == "data", "--mm-encoder-tp-mode data, which parts videos by rank"),
         (vllm_config.compilation_config.compile_mm_encoder, "compile_mm_encoder, which fixes what runs in the tower"),
         (
             lora is not None and lora.enable_tower_connector_lora,
@@ -164,9 +163,7 @@ def refuse_beside_encode(vllm_config: Any) -> None:
         (tower == "clip_vision_model", "a CLIP tower"),
     ):
         if there:
-            raise ValueError(
-                f"sharpv's encode={options.config.encode!r} does not go together with {what}: leave one out"
-            )
+            raise ValueError(f"sharpv's encode={encode!r} does not go together with {what}: leave one out")
 
 
 def positions_of_our_own(model_config: Any) -> None:
