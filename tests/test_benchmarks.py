@@ -57,6 +57,15 @@ def test_the_serving_estimate(tmp_path):
     assert "| pocket's evaluation | 3 |" in (tmp_path / "pixel_estimate.md").read_text()
 
 
+def test_time_to_first_token(tmp_path):
+    app = typer.Typer()
+    app.command()(importlib.import_module("first_token").main)
+    clip = ROOT / "src" / "sharpv" / "pocket" / "clips" / "mover.mp4"
+    run(app, clip, "--smoke", "--frames", 4, "--rounds", 1, "--out", tmp_path)
+    page = (tmp_path / "first_token_llava-onevision-0.5b.md").read_text()
+    assert "a screen: SharpV, kept 12 %, encode=kept" in page and "benchmarks/first_token.py" in page
+
+
 def test_the_gpu_check_tries_itself_on_a_cpu(tmp_path):
     app = typer.Typer()
     app.command()(importlib.import_module("gpu_check").main)

@@ -23,8 +23,8 @@ ORDER = (
     ("pruning",),
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
-    ("asking",),
-    ("evaluation",),
+    ("asking", "encoding_check"),
+    ("evaluation", "sessions"),
     ("cli", "integrations"),
     ("__main__",),
 )

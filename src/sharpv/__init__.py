@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models import list_models
     from .pruning import Pruning
     from .report import Report
+    from .sessions import Session
     from .video import read_video
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "list_models": "models",
     "Pruning": "pruning",
     "Report": "report",
+    "Session": "sessions",
     "read_video": "video",
 }  # fmt: skip
 
@@ -52,6 +54,7 @@ __all__ = [
     "Method",
     "Pruning",
     "Report",
+    "Session",
     "SharpV",
     "SharpVPlus",
     "apply",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,48 @@ SMALL_WORLD = "{} knows only its own small synthetic world: on any other clip it
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said: the text, its length in tokens, the wall time of ``generate`` and to its first token.
+    """What the model said, and how long that took.
 
-    Times are in seconds and begin with the processor's inputs on the model's device; with beams the first token is
-    there when all are.
+    Times are in seconds and begin with the processor's inputs on the model's device.
+
+    Attributes:
+        text: the answer.
+        tokens: its length.
+        seconds: until the last token.
+        first_token: until the first (TTFT); with beams, until all are there.
+        vision: of that, until the language model began: the vision tower, and choosing what is kept.
     """
 
     text: str
     tokens: int
     seconds: float
     first_token: float
+    vision: float
 
 
 class FirstToken(BaseStreamer):
-    """Notes when the first new token is there."""
+    """Notes when the first new token is there, and when the language model began to read."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.began: float | None = None
         self.seen: float | None = None
+
+    @contextmanager
+    def watching(self, model: PreTrainedModel) -> Iterator[None]:
+        """Around ``generate``; waits for the device where the language model begins."""
+
+        def begin(*_: Any) -> None:
+            if self.began is None:
+                if model.device.type == "cuda":
+                    torch.cuda.synchronize(model.device)
+                self.began = time.perf_counter()
+
+        handle = model.get_decoder().register_forward_pre_hook(begin)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def put(self, value: Tensor) -> None:
         self.calls += 1
@@ -146,10 +171,12 @@ def answer(
     if Pruning.of(model) is None:
         inputs = find_family(model).stock_inputs(inputs)
     generation = {"do_sample": False, **generation}
-    clock = FirstToken() if generation.get("num_beams") in (None, 1) else None
-    start = time.perf_counter()
-    out = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=clock, **generation)
-    new = out[0, inputs["input_ids"].shape[1] :].tolist()  # reading the tokens waits for the device
-    seconds = time.perf_counter() - start
-    first = clock.seen - start if clock is not None and clock.seen is not None else seconds
-    return Answer(processor.decode(new, skip_special_tokens=True).strip(), len(new), seconds, first)
+    clock, one = FirstToken(), generation.get("num_beams") in (None, 1)
+    with clock.watching(model):
+        start = time.perf_counter()
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, streamer=clock if one else None, **generation)
+        new = out[0, inputs["input_ids"].shape[1] :].tolist()  # reading the tokens waits for the device
+        seconds = time.perf_counter() - start
+    assert clock.began is not None
+    text = processor.decode(new, skip_special_tokens=True).strip()
+    return Answer(text, len(new), seconds, seconds if clock.seen is None else clock.seen - start, clock.began - start)

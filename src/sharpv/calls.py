@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from .config import Config
+from .kvcache.base import Criterion, Withdrawal
 from .kvcache.cache import CACHE, new_cache, take_cache
-from .kvcache.memory import enable_forgetting
+from .kvcache.memory import enable_forgetting, trace_of
 from .models import Family
 from .models.base import RAW_PIXELS
 from .modes import generation_option, inferred_mask, refuse_mode
@@ -121,6 +122,29 @@ class PrunedCalls:
         out = original(**self.joined(self.family.stock_inputs(kwargs)))
         self._ended(request, cache)
         return out
+
+    def prefill(self, original: Callable[..., Any], kwargs: dict[str, Any]) -> Cache:
+        """``original`` reads a prompt that ends before its question, into a cache of its own.
+
+        Raises:
+            ValueError: a method or second stage that has to know the question, or no video.
+        """
+        second = self.config.second
+        if self.config.first.needs_question:
+            raise ValueError(f"method {self.config.first.name!r} has to know the question before the video is read")
+        if isinstance(second, Withdrawal) and second.reads_attention:
+            raise ValueError(f"memory={second.name!r} has to know the question before the video is read")
+        if not self.family.has_video(kwargs):
+            raise ValueError("there is nothing to share: these inputs hold no video")
+        kwargs, request = self._prune(kwargs)
+        cache = self._prepare_cache(None, request)
+        trace = trace_of(cache)
+        if trace is not None and isinstance(second, Criterion):
+            trace.postponed = True
+        passed = self.family.stock_inputs({**kwargs, CACHE: cache, "use_cache": True, "logits_to_keep": 1})
+        original(**self.joined(passed))
+        self._ended(request, cache)
+        return cache
 
     def is_inner(self, kwargs: Mapping[str, Any], cache: Any) -> bool:
         """Whether everything is prepared: the pass brings encoded videos, or a cache that ``generate`` is filling."""

@@ -85,6 +85,26 @@ class Pruning:
         request = request_on(output if isinstance(output, Cache) else getattr(output, CACHE, None))
         return None if request is None else request.report
 
+    @torch.no_grad()
+    def prefill(self, **inputs: Any) -> Cache:
+        """Read a prompt up to its question, once: the cache holds it, pruned.
+
+        A later turn on a copy of it (:func:`sharpv.request.copy_of`) brings the whole prompt's ids, and costs the
+        question's tokens only. A criterion of the second stage decides after that turn's prefill, as it would have.
+
+        Args:
+            inputs: what the processor made, ids and mask cut before the question.
+
+        Raises:
+            ValueError: a method or second stage that has to know the question, or no video.
+
+        >>> cache = pruning.prefill(**{**inputs, "input_ids": ids[:, :end], "attention_mask": mask[:, :end]})
+        >>> out = model.generate(input_ids=ids, attention_mask=mask, cache=copy_of(cache))
+        """
+        with self._under_way():
+            forward = next(cover for cover in self._covers if cover.name == "forward")
+            return self._calls.prefill(forward.original, inputs)
+
     @property
     def finished(self) -> bool:
         """Whether it is removed and nothing that began under it still runs."""

@@ -5,9 +5,10 @@ So threads, nested calls, and copies of a cache keep apart.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from .kvcache.cache import kv_bytes, kv_bytes_of_length, rows_of
-from .kvcache.memory import MemoryTrace, drop_trace, trace_of
+from .kvcache.cache import ForgettingLayer, kv_bytes, kv_bytes_of_length, rows_of
+from .kvcache.memory import MemoryTrace, drop_trace, put_trace, trace_of
 from .prompt.pruned import PrunedPrompt
 from .report import Report, make_report
 
@@ -54,6 +55,10 @@ class Request:
         finally:
             self.generating = False
 
+    def repeated(self, times: int) -> Request:
+        """For so many questions about the one sample of this request."""
+        return replace(self, prompt=self.prompt.repeated(times), said=self.said.repeat_interleave(times, dim=0))
+
     def heard(self, sequences: Tensor, cache: Cache) -> None:
         """Note full sequences that were generated into this cache; those of beams are not what it holds."""
         if len(sequences) == len(self.prompt.ids) == rows_of(cache):
@@ -90,6 +95,24 @@ def request_on(cache: Cache | None, empty: bool = False) -> Request | None:
     if cache is None or request is None:
         return None
     return request if empty or int(cache.get_seq_length()) > 0 else None
+
+
+def copy_of(cache: Cache) -> Cache:
+    """A cache that goes on from where this one is, and leaves it as it is.
+
+    Layers of keys and values share them: what comes later is joined to a new tensor (transformers' own layers do so).
+    Layers of another kind (a state, a sliding window) are copied.
+    """
+    twin = copy.copy(cache)
+    shared = (DynamicLayer, ForgettingLayer)
+    twin.layers = [copy.copy(layer) if type(layer) in shared else copy.deepcopy(layer) for layer in cache.layers]
+    request, trace = request_on(cache, empty=True), trace_of(cache)
+    if request is not None:
+        vars(request).pop("report", None)
+        remember(twin, copy.copy(request))
+    if trace is not None:
+        put_trace(twin, copy.copy(trace))
+    return twin
 
 
 def release(cache: Cache | None) -> None:

@@ -57,6 +57,9 @@ def test_ask_a_local_checkpoint(clip, checkpoint):
     assert tokens["kept"] == round(0.25 * tokens["total"])
     assert facts["answers"].keys() == {"dense", "pruned"} and facts["answers"]["pruned"]["tokens"] == 5
     assert facts["clip"]["frames"] == 7 and facts["report"]["memory"] is None
+    encode = ("--encode", "changed:threshold=0", "--check-encoding")
+    checked = json.loads(run("ask", clip, "What moves?", *options, "--retention", 0.25, *encode).stdout)
+    assert 0 < checked["encoding_check"]["encoded"] <= 1 and checked["report"]["videos"][0]["patches"] > 0
     limited = run("ask", clip, "What moves?", *options, "--fps", 2, "--max-tokens", 6, "--memory", 0.9)
     facts = json.loads(limited.stdout)
     assert facts["clip"]["frames"] == 4 and facts["report"]["visual_tokens"]["kept"] <= 6
@@ -129,6 +132,7 @@ def test_wrong_files_end_with_one_sentence(clip, tmp_path, name):
     ("options", "message"),
     [
         (("--retention", 1.5), "retention is the kept share and must lie in (0, 1], got 1.5"),
+        (("--check-encoding",), "--check-encoding has nothing to check: pass --encode changed or kept"),
         (("--encode", "changed:-0.1"), "threshold must be a finite number of at least 0, got -0.1"),
         (("--frames-at-once", 0), "frames_at_once must be a whole number of at least 1, got 0"),
         (
@@ -173,7 +177,7 @@ def test_unknown_options_and_missing_arguments():
 
 
 def test_tables(monkeypatch):
-    monkeypatch.setattr("sharpv.cli.app.out", Console(width=300))
+    monkeypatch.setattr("sharpv.cli.lists.out", Console(width=300))
     methods, models = run("methods"), run("models")
     assert methods.exit_code == models.exit_code == 0
     assert all(name in methods.stdout for name in METHODS)
@@ -231,7 +235,7 @@ import sys
 from sharpv import asking
 from sharpv.cli.app import app
 answer = asking.answer
-asking.answer = lambda *args: answer(*args) and asking.Answer("\\u4e00 \\u2603", 2, 1.0, 1.0)
+asking.answer = lambda *args: answer(*args) and asking.Answer("\\u4e00 \\u2603", 2, 1.0, 1.0, 0.5)
 app(["ask", {str(clip)!r}, "What?", "--model", {str(checkpoint)!r}, "--max-new-tokens", "2"])
 """
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -239,9 +243,9 @@ app(["ask", {str(clip)!r}, "What?", "--model", {str(checkpoint)!r}, "--max-new-t
     assert done.returncode == 0 and done.stdout.startswith(b"? ?"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["methods", "stages", "models"])
+@pytest.mark.parametrize("name", ["methods", "stages", "encodings", "models"])
 def test_lists_are_readable_on_80_columns_and_for_machines(name, monkeypatch):
-    monkeypatch.setattr("sharpv.cli.app.out", Console(width=80))
+    monkeypatch.setattr("sharpv.cli.lists.out", Console(width=80))
     facts = json.loads(run(name, "--json").stdout)
     lines = run(name).stdout.splitlines()
     assert max(map(len, lines)) <= 80

@@ -16,10 +16,11 @@ from transformers.masking_utils import flash_attention_mask
 import sharpv
 import tiny
 from sharpv.models import find_family
+from sharpv.vision.attention import PREFIX, SEGMENTS, USERS
 from sharpv.vision.encoding import encode_videos, split_videos
 from sharpv.vision.packed import Packed
 from sharpv.vision.rules import All, Changed, Rule
-from sharpv.vision.surgery import _USERS, PREFIX, RUNNING, _windows
+from sharpv.vision.surgery import RUNNING, windows_of
 from tiny import Clip
 
 CUT = [name for name in tiny.FAMILIES if find_family(tiny.build(name)).tower is not None]
@@ -69,7 +70,7 @@ def overwritten(model: Any, share: float):
         size = grid[0] * grid[1]
         chosen = Given(share).choose(_Shape(len(states), size), None)
         if family.tower.windows:
-            chosen = chosen[:, _windows(family.tower.module(model), grid)[0]]
+            chosen = chosen[:, windows_of(family.tower.module(model), grid)[0]]
         leading = states.shape[1] - size
         chosen = torch.cat([chosen.any(1, keepdim=True).expand(-1, leading), chosen], 1)
         states = states.clone()
@@ -149,7 +150,7 @@ class TestFamilies:
         dense = logits_of(model, inputs)  # transformers sets hooks of its own in the first pass
         before = hooks()
         logits_of(model, inputs, encode=Given(0.5))
-        assert hooks() == before and RUNNING.get() is None and not _USERS
+        assert hooks() == before and RUNNING.get() is SEGMENTS.get() is None and not USERS
         configs = [module.config for module in model.modules() if hasattr(module, "config")]
         assert not any(str(config._attn_implementation).startswith(PREFIX) for config in configs)
         assert logits_of(model, inputs).equal(dense)
@@ -264,7 +265,7 @@ def test_threads_keep_apart() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and not _USERS and model.config.vision_config._attn_implementation == "sdpa"
+    assert not wrong and not USERS and model.config.vision_config._attn_implementation == "sdpa"
 
 
 def test_a_pass_that_fails_leaves_nothing() -> None:
@@ -274,7 +275,7 @@ def test_a_pass_that_fails_leaves_nothing() -> None:
     with pytest.raises(ZeroDivisionError):
         logits_of(model, inputs, encode=Given(0.5))
     handle.remove()
-    assert RUNNING.get() is None and not _USERS and logits_of(model, inputs).equal(dense)
+    assert RUNNING.get() is SEGMENTS.get() is None and not USERS and logits_of(model, inputs).equal(dense)
 
 
 def test_a_compiled_tower_is_refused() -> None:

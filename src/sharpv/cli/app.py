@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ..config import Config
 from ..embedded import names as embedded_names
+from . import lists
 from .configured import configured
-from .terminal import checking, err, fail, out, replace_what_cannot_be_printed, working
+from .terminal import Json, checking, err, fail, out, replace_what_cannot_be_printed, working
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -30,7 +31,6 @@ def speak() -> None:
 Model = Annotated[str, typer.Option(help="'pocket', 'smol', a local directory or a hub id.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ...")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -63,12 +63,17 @@ def ask(
     dtype: Dtype = "auto",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
     compare: Annotated[bool, typer.Option(help="Also answer without pruning.")] = False,
+    check_encoding: Annotated[
+        bool, typer.Option(help="Also encode every patch, and say what --encode does to the features.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Ask a question about a video, with pruning."""
     with checking():
         from ..video import read_video
 
+        if check_encoding and config.encoding.rule is None:
+            raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
     with working("loading the model"):
         from .. import apply, asking
@@ -79,19 +84,31 @@ def ask(
         dense = asking.answer(loaded, processor, inputs, max_new_tokens) if compare else None
         with apply(loaded, config) as pruning:
             pruned = asking.answer(loaded, processor, inputs, max_new_tokens)
+        checked = None
+        if check_encoding:
+            from .. import encoding_check
+
+            checked = encoding_check.check_encoding(loaded, inputs.to(loaded.device, loaded.dtype), config)
     report = pruning.report
     assert report is not None
     if json_output:
         answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
         facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
-        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict()}))
+        more = {} if checked is None else {"encoding_check": vars(checked)}
+        typer.echo(json.dumps({"answers": answers, "clip": facts, "report": report.to_dict(), **more}))
         return
     if dense is not None:
-        out.print(f"[dim]dense[/]   {escape(dense.text)}  [dim]{dense.seconds:.2f} s[/]")
-        out.print(f"[dim]sharpv[/]  {escape(pruned.text)}  [dim]{pruned.seconds:.2f} s[/]")
+        for name, said in (("dense", dense), ("sharpv", pruned)):
+            out.print(f"[dim]{name:<6}[/]  {escape(said.text)}")
+            out.print(
+                f"[dim]        {said.vision:.2f} s vision, {said.first_token - said.vision:.2f} s prefill, "
+                f"{said.seconds:.2f} s in all[/]"
+            )
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    if checked is not None:
+        out.print(f"[dim]check: {escape(str(checked))}[/]", soft_wrap=True)
     if model in embedded_names():
         err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
     for warning in report.warnings:
@@ -190,92 +207,8 @@ def evaluate(
         out.print(Markdown(page))
 
 
-@app.command()
-def methods(json_output: Json = False) -> None:
-    """The pruning methods: which visual tokens are kept before the language model."""
-    from ..methods import METHODS
-
-    facts = [
-        {
-            "name": name,
-            "keeps": method.summary,
-            "decides how much": method.adaptive,
-            "time": method.cost,
-            "paper": method.paper,
-            "parameters": _parameters(method),
-        }
-        for name, method in sorted(METHODS.items())
-    ]
-    _list(facts, json_output, "keeps")
-    if not json_output:
-        out.print(
-            "[dim]Parameters are written as sharpv:weight=0.5. Time grows with T frames, N tokens a frame, D channels. "
-            "Those that do not decide how much need a --retention, which all meet exactly.[/]"
-        )
-
-
-@app.command()
-def stages(json_output: Json = False) -> None:
-    """The second stages: what the language model's layers keep of the video."""
-    from ..kvcache import STAGES
-
-    facts = [
-        {"name": name, "does": stage.summary, "paper": stage.paper, "parameters": _parameters(stage)}
-        for name, stage in sorted(STAGES.items())
-    ]
-    _list(facts, json_output, "does")
-
-
-@app.command()
-def models(json_output: Json = False) -> None:
-    """The model families."""
-    from ..models import FAMILIES
-
-    facts = [
-        {
-            "name": family.name,
-            "for instance": ", ".join(family.examples),
-            "model types": list(family.model_types),
-            "positions": {"1d": "1-D RoPE", "mrope": "multimodal RoPE"}[family.positions],
-            "second stage": "in the layers that keep keys" if family.hybrid else "in every layer",
-            "tested in greedy decoding and beams only": list(family.variants),
-        }
-        for family in FAMILIES
-    ]
-    _list(facts, json_output, "for instance")
-    if not json_output:
-        out.print("[dim]Every mode of every family: docs/modes.md. Versions of transformers: docs/versions.md.[/]")
-
-
-def _list(facts: list[dict[str, Any]], as_json: bool, main: str) -> None:
-    """Name and main fact of each entry, and below them what else there is to say: readable on 80 columns."""
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
-    for entry in facts:
-        rest = [f"{key}: {_said(value)}" for key, value in entry.items() if key not in ("name", main) and value != ""]
-        rest = [text for text in rest if not text.endswith(": ")]
-        table.add_row(entry["name"], f"{escape(str(entry[main]))}\n[dim]{escape('; '.join(rest))}[/]")
-    out.print(table)
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={default}" for key, default in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _parameters(cls: type[Any]) -> dict[str, Any]:
-    from dataclasses import MISSING
-
-    from ..registry import parameters
-
-    return {each.name: None if each.default is MISSING else each.default for each in parameters(cls)}
+for listing in (lists.methods, lists.stages, lists.encodings, lists.models):
+    app.command()(listing)
 
 
 def _require_folder(option: str, path: Path | None) -> None:

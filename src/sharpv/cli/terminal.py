@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.markup import escape
 
 out, err = Console(), Console(stderr=True)
 HELP = "fewer --frames, a lower --retention, --frames-at-once, another --dtype or --device"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def replace_what_cannot_be_printed() -> None:

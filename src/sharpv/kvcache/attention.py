@@ -13,19 +13,25 @@ from .masks import as_read_by
 
 
 def attend_again(
-    attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor, rows: int
+    attention: nn.Module,
+    given: dict[str, Any],
+    keys: Tensor,
+    values: Tensor,
+    visible: Tensor,
+    rows: int,
+    past: int = 0,
 ) -> Tensor:
     """What a layer's attention returns for its last ``rows`` queries when they see only themselves and ``visible``.
 
     Args:
-        given: the keyword arguments of the module's own call over the whole prompt of N tokens.
+        given: the keyword arguments of the module's own call over the prompt of N tokens, or over those after ``past``.
         keys, values: ``(B, heads, N, head_dim)`` as stored.
         visible: ``(B, N)`` bool.
 
     Returns:
         ``(B, rows, D)``.
     """
-    output: Tensor = _again(attention, given, keys, values, visible, rows)[0]
+    output: Tensor = _again(attention, given, keys, values, visible, rows, past)[0]
     return output
 
 
@@ -34,7 +40,7 @@ def last_row(attention: nn.Module, given: dict[str, Any], keys: Tensor, values: 
 
     Fused kernels keep no weights, so this one row is computed by transformers' eager function.
     """
-    weights: Tensor = _again(_eager(attention), given, keys, values, visible, 1)[1]
+    weights: Tensor = _again(_eager(attention), given, keys, values, visible, 1, 0)[1]
     return weights[:, :, 0].float().mean(dim=1)
 
 
@@ -49,23 +55,30 @@ def _eager(attention: nn.Module) -> nn.Module:
 
 
 def _again(
-    attention: nn.Module, given: dict[str, Any], keys: Tensor, values: Tensor, visible: Tensor, rows: int
+    attention: nn.Module,
+    given: dict[str, Any],
+    keys: Tensor,
+    values: Tensor,
+    visible: Tensor,
+    rows: int,
+    past: int,
 ) -> Any:
     hidden, length = given["hidden_states"], keys.shape[2]
+    last = slice(length - rows - past, length - past)
     own = torch.eye(rows, length, dtype=torch.bool, device=keys.device).roll(length - rows, dims=1)
-    past = torch.ones_like(own).tril(length - rows)
-    mask = (visible[:, None, None, :] & past) | own
+    causal = torch.ones_like(own).tril(length - rows)
+    mask = (visible[:, None, None, :] & causal) | own
     implementation = cast(Any, attention).config._attn_implementation
     mask = as_read_by(implementation, mask, visible | own.any(dim=0), hidden.dtype)
     again = {
         **given,
-        "hidden_states": hidden[:, length - rows : length],
-        "position_embeddings": tuple(part[..., length - rows : length, :] for part in given["position_embeddings"]),
+        "hidden_states": hidden[:, last],
+        "position_embeddings": tuple(part[..., last, :] for part in given["position_embeddings"]),
         "attention_mask": mask,
         CACHE: StoredKeys(keys, values),
     }
     for name in ("position_ids", "cache_position"):
         if again.get(name) is not None:
-            again[name] = again[name][..., length - rows : length]
+            again[name] = again[name][..., last]
     with torch.no_grad():
         return attention(**again)

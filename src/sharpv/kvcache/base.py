@@ -75,6 +75,8 @@ class Criterion(SecondStage):
 
     quantity: ClassVar[str] = "measured"
     """What is measured, in words, for the report."""
+    reads_question: ClassVar[bool] = False
+    """Whether :meth:`measure` looks at the last prompt tokens, and not at those of the video alone."""
 
     @abstractmethod
     def measure(self, layer: LayerView) -> Tensor:
@@ -91,7 +93,7 @@ class Withdrawal(SecondStage):
 
     shortens: ClassVar[bool] = True
     reads_attention: ClassVar[bool] = False
-    """Whether :meth:`stays` needs attention weights."""
+    """Whether :meth:`stays` needs attention weights, those of the last prompt token."""
 
     layer: int = 3
 

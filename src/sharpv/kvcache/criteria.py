@@ -86,6 +86,7 @@ class Contribution(Criterion):
     name: ClassVar[str] = "contribution"
     summary: ClassVar[str] = "layers whose visual keys add little to the last prompt tokens forget them"
     quantity: ClassVar[str] = "contribution to the last prompt tokens"
+    reads_question: ClassVar[bool] = True
 
     threshold: float | None = None
     relative: float | None = None

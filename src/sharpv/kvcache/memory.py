@@ -15,12 +15,13 @@ together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -51,6 +52,14 @@ class MemoryTrace:
     quantity: str = ""
     awaited: bool = True
     """Whether the prompt's prefill is still to come."""
+    postponed: bool = False
+    """Whether the prompt ends before its question: the decision then falls after the next pass, which brings that."""
+    reading: Literal["prompt", "question"] | None = None
+    """What the running pass brings, where it is measured."""
+    past: int = 0
+    """Columns of the cache before the question."""
+    question: Tensor | None = None
+    """``(samples, n)`` bool, False at padding among the question's tokens; None: none is."""
     reference: Tensor | None = None
     """The first layer's input, while the prompt is being prefilled."""
     attention: tuple[dict[str, Any], Tensor] | None = None
@@ -79,7 +88,13 @@ def enable_forgetting(cache: Cache, config: PreTrainedConfig, visual: Tensor, va
         )
     layers = cache.layers or new_cache(config).layers
     cache.layers = [ForgettingLayer() if type(layer) is DynamicLayer else layer for layer in layers]
-    setattr(cache, TRACE, MemoryTrace(visual, valid))
+    put_trace(cache, MemoryTrace(visual, valid))
+
+
+def put_trace(cache: Cache, trace: MemoryTrace) -> None:
+    """A copy of a trace has tables of its own."""
+    tables = dict(trace.measured), dict(trace.forgotten), dict(trace.withdrawn)
+    setattr(cache, TRACE, replace(trace, measured=tables[0], forgotten=tables[1], withdrawn=tables[2]))
 
 
 def drop_trace(cache: Cache) -> None:
@@ -116,15 +131,18 @@ class MemoryStage:
         """Keep the first layer's input for comparison; hide forgotten columns from the attention mask."""
         hidden = hidden_of(args, kwargs)
         if index == 0 and trace.awaited:
-            trace.awaited = False
+            trace.awaited, trace.reading = False, "prompt"
             require_prefill(hidden, kwargs.get("attention_mask"), trace)
             trace.reference = hidden.detach()
+        elif index == 0 and trace.postponed:
+            trace.postponed, trace.reading = False, "question"
+            trace.past = int(cache.get_seq_length())
         return hide_forgotten(cache.layers[index], module, args, kwargs)
 
     def attended(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """At prefill: keep what the layer's attention was given and returned, until the layer ends."""
         trace = trace_of(kwargs.get(CACHE))
-        if trace is not None and trace.reference is not None:
+        if trace is not None and trace.reading is not None:
             trace.attention = kwargs, output[0]
 
     def after(
@@ -138,41 +156,52 @@ class MemoryStage:
         output: Any,
     ) -> None:
         """At prefill, once the layer has attended: measure, and after the last layer forget."""
-        if trace.reference is None:
+        if trace.reading is None:
             return
         layer = cache.layers[index]
+        split = trace.postponed or trace.reading == "question"  # the prompt and its question come one after the other
+        now = not split or self.criterion.reads_question == (trace.reading == "question")
         # gradient checkpointing runs the layers without a cache
-        if isinstance(layer, ForgettingLayer) and layer.is_initialized:
+        if now and isinstance(layer, ForgettingLayer) and layer.is_initialized:
             measured = self.criterion.measure(self._view(index, layer, module, hidden_of(args, kwargs), trace))
             # beams and returned sequences repeat each sample
             trace.measured[index] = measured[:: len(measured) // len(trace.visual)]
         trace.attention = None
         if index == len(cache.layers) - 1:
-            self._forget(cache, trace)
+            trace.reading, trace.reference = None, None
+            if not trace.postponed:
+                self._forget(cache, trace)
 
     def _view(
         self, index: int, layer: ForgettingLayer, module: nn.Module, hidden: Tensor, trace: MemoryTrace
     ) -> LayerView:
-        assert trace.attention is not None and trace.reference is not None
+        assert trace.attention is not None
         given, attended = trace.attention
-        length = trace.visual.shape[1]
         visual, valid = of_rows(trace.visual, hidden), of_rows(trace.valid, hidden)
+        length, past = visual.shape[1], 0
+        if trace.reading == "question":
+            length, past = trace.past + hidden.shape[1], trace.past
+            asked = (
+                trace.question if trace.question is not None else visual.new_ones(len(trace.visual), hidden.shape[1])
+            )
+            visual = functional.pad(visual, (0, hidden.shape[1]))
+            valid = torch.cat([valid, of_rows(asked, hidden)], dim=1)
         keys, values = layer.keys[:, :, :length], layer.values[:, :, :length]
         return LayerView(
             index=index,
-            hidden=hidden[:, :length].detach(),
-            reference=trace.reference[:, :length].to(hidden.device),
+            hidden=hidden[:, : length - past].detach(),
+            reference=hidden if trace.reference is None else trace.reference[:, :length].to(hidden.device),
             visual=visual,
             valid=valid,
             keys=keys,
             values=values,
-            attended=attended[:, :length].detach(),
-            attend=partial(attend_again, cast(Any, module).self_attn, given, keys, values),
+            attended=attended[:, : length - past].detach(),
+            attend=partial(attend_again, cast(Any, module).self_attn, given, keys, values, past=past),
         )
 
     def _forget(self, cache: Cache, trace: MemoryTrace) -> None:
         """Judge all layers, and let them forget. One host synchronisation, which sizes what they keep."""
-        trace.reference, trace.quantity = None, self.criterion.quantity
+        trace.quantity = self.criterion.quantity
         if not trace.measured:
             return
         device = trace.visual.device  # layers may lie on several

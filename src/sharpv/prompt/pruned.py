@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,19 @@ class PrunedPrompt:
     def removed(self) -> int:
         """Columns that the shorter prompt lacks."""
         return self.ids.shape[1] - self.visual.shape[1]
+
+    def repeated(self, times: int) -> PrunedPrompt:
+        """The one sample of this prompt, so many times; its videos are counted once."""
+        return replace(
+            self,
+            ids=self.ids.repeat_interleave(times, dim=0),
+            keep=self.keep.repeat_interleave(times, dim=0),
+            visual=self.visual.repeat_interleave(times, dim=0),
+            inputs={
+                name: each.repeat_interleave(times, dim=-2 if name == "position_ids" else 0)
+                for name, each in self.inputs.items()
+            },
+        )
 
     def positions_after(self, mask: Tensor, repeats: int = 1) -> Tensor:
         """Positions of the shorter prompt and of the text after it, ``(..., B, N + new)``.

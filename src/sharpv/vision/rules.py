@@ -66,7 +66,7 @@ class Changed(Rule):
     """Every patch that differs from what stands at its place.
 
     It is compared with the pixels that were encoded there last, not with the frame before, so that a slow drift does
-    not pass unseen. Ours; measured in docs/results/encode.md.
+    not pass unseen. Ours; measured in docs/results/pocket_encode_8.md.
 
     Args:
         threshold: a patch changed when the root mean square of its difference is above this, in the processor's units
