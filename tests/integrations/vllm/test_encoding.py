@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -53,35 +55,29 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def kept(name, engine) -> dict[str, Any]:
     """Each prompt alone, and the shares of its places that were encoded."""
-    found = {}
+    found, started = {}, engine(name, hf_overrides={"sharpv": KEPT}, **PRUNED)
     for title, prompt in MOVES.items():
-        shares: list[float] = []
-        with seen(shares):
-            found[title] = ask(engine(name, hf_overrides={"sharpv": KEPT}, **PRUNED), [prompt], name)[0], shares
+        with packed_passes() as shares:
+            found[title] = ask(started, [prompt], name)[0], shares
     return found
 
 
-class seen:  # noqa: N801 - a context manager, as contextlib names them
-    """Notes what the packed passes that run meanwhile encode."""
+@contextmanager
+def packed_passes() -> Iterator[list[float]]:
+    """The shares that packed passes encode meanwhile, one for each kind of segments."""
+    shares: list[float] = []
 
-    def __init__(self, shares: list[float]) -> None:
-        self.shares = shares
+    def noting(stock: Any) -> Any:
+        def made(here: torch.Tensor, *args: Any, **options: Any) -> Any:
+            shares.append(float(here.float().mean()))
+            return stock(here, *args, **options)
 
-    def __enter__(self) -> None:
-        self.stock = encoding.segments, encoding.Packed
+        return made
 
-        def segments(here, source, lengths, device):
-            self.shares.append(float(here.float().mean()))
-            return self.stock[0](here, source, lengths, device)
-
-        def packed(here, **options):
-            self.shares.append(float(here.float().mean()))
-            return self.stock[1](here, **options)
-
-        encoding.segments, encoding.Packed = segments, packed  # type: ignore[misc,assignment]
-
-    def __exit__(self, *_: object) -> None:
-        encoding.segments, encoding.Packed = self.stock  # type: ignore[misc]
+    with pytest.MonkeyPatch.context() as patch:
+        for each in ("segments", "Packed"):
+            patch.setattr(encoding, each, noting(getattr(encoding, each)))
+        yield shares
 
 
 @pytest.mark.parametrize("title", MOVES)
@@ -90,6 +86,7 @@ def test_what_is_encoded_in_part_is_what_the_library_makes_of_that_part(title, n
     expected = library(name).answer(MOVES[title])
     assert answer.agrees(expected)
     assert 0 < max(shares) < 1
+    assert len(shares) == (2 if name == "qwen2_5_vl" else 1)  # one pass, which has windows and whole frames there
     assert shares[0] == pytest.approx(library(name).pruning.report.encoded)
 
 
@@ -118,9 +115,9 @@ def test_prompts_together_in_chunks_and_from_a_cached_prefix_answer_as_alone(nam
 def test_everything_encoded_is_vllms_own_pass_to_the_bit(name, engine):
     moves = MOVES["everything moves"]
     plain = ask(engine(name, hf_overrides={"sharpv": {}}, **PRUNED), [moves], name)[0]
-    shares: list[float] = []
-    with seen(shares):
-        found = ask(engine(name, hf_overrides={"sharpv": {"encode": "changed"}}, **PRUNED), [moves], name)[0]
+    changed = engine(name, hf_overrides={"sharpv": {"encode": "changed"}}, **PRUNED)
+    with packed_passes() as shares:
+        found = ask(changed, [moves], name)[0]
     assert not shares
     assert found.tokens == plain.tokens and torch.equal(found.logprobs.nan_to_num(1), plain.logprobs.nan_to_num(1))
 

@@ -26,7 +26,7 @@ BACKENDS = (AttentionBackendEnum.FLASH_ATTN, AttentionBackendEnum.TORCH_SDPA)
 
 
 def require(tower: nn.Module) -> None:
-    """Refuse, with a ValueError, a tower whose attention cannot have fewer queries than keys."""
+    """Refuse, with a ValueError, a tower whose attention takes no fewer queries than keys."""
     for layer in _attentions(tower):
         if layer.attn_backend not in BACKENDS or layer.fp8_enabled:
             known = " or ".join(each.name for each in BACKENDS)
