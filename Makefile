@@ -83,6 +83,23 @@ $(SERVE)/.installed: pyproject.toml
 test-vllm: $(SERVE)/.installed
 	PYTHONPATH=tests/integrations/vllm/site $(SERVE)/bin/python -m pytest --override-ini addopts=-q --confcutdir=tests/integrations/vllm tests/integrations/vllm
 
+# The pages and the app in a real browser: what is in $(VENV) is used, what is missing there comes into an environment of
+# its own; Debian's chromium and a font for Chinese are installed where there is no chromium (that takes root).
+BROWSE := .venv-browser
+$(BROWSE)/.installed: pyproject.toml $(VENV)/.installed-dev
+	@echo "Installing gradio, Playwright, axe-core and chromium"
+	@$(PYTHON) -m venv $(BROWSE)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(BROWSE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@$(BROWSE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[app]' 'playwright>=1.50' pytest
+	@command -v npm > /dev/null || { echo "axe-core comes with npm: install it"; exit 1; }
+	@npm install --silent --no-fund --no-audit --prefix $(BROWSE)/node axe-core@4
+	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; }
+	@touch $@
+
+.PHONY: test-browser
+test-browser: $(BROWSE)/.installed
+	$(BROWSE)/bin/python -m pytest --override-ini addopts='-q --import-mode=importlib' --confcutdir=tests/browser tests/browser
+
 .PHONY: clean
 clean:
 	rm -rf build dist .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -90,4 +107,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf $(VENV) $(EVAL) $(SERVE)
+	rm -rf $(VENV) $(EVAL) $(SERVE) $(BROWSE)

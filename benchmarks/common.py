@@ -20,6 +20,7 @@ from sharpv.evaluation.packing import Phrasing, tokenise
 from sharpv.evaluation.plot import check, draw
 from sharpv.evaluation.scoring import EvaluationSet
 from sharpv.pocket.questions import Question
+from sharpv.view.comparing import comparison_page
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -60,6 +61,10 @@ class Run:
 
     def publish(self, name: str, lines: Sequence[str], facts: Any) -> None:
         publish(self.out, name, lines, facts)
+
+    def compare(self, name: str, title: str, facts: Mapping[str, Any]) -> None:
+        """Write OUT/NAME.html, of which plot and tables can be handled."""
+        (self.out / f"{name}.html").write_text(comparison_page(facts, title), encoding="utf-8")
 
     def draw(self, name: str, curves: Mapping[str, Any], x: str, y: str, *more: Any, **options: Any) -> None:
         draw(self.out / f"{name}.svg", curves, x, y, *more, **options)

@@ -76,8 +76,10 @@ def grid(run: Run, title: str, rows: dict[str, Method], words: str, name: str, p
     ]
     every = [outcome for column in columns for outcome in column]
     facts = [comparison.facts(outcome, dense) for outcome in every]
-    run.publish(name, lines, {**comparison.about, "dense": top, "rows": facts})
+    about = {**comparison.about, "dense": top, "rows": facts}
+    run.publish(name, lines, about)
     if plot:
+        run.compare(name, title, about)
         points = curves(comparison, every)
         run.draw(name, points, "visual tokens before the LLM", "mean accuracy", ("dense", top))
 
@@ -141,7 +143,9 @@ def accuracy(run: Run) -> None:
         "",
         *by_family(families, comparison.families),
     ]
-    run.publish(f"{name}_accuracy", lines, {**comparison.about, "rows": facts, "families": families})
+    about = {**comparison.about, "rows": facts, "families": families}
+    run.publish(f"{name}_accuracy", lines, about)
+    run.compare(f"{name}_accuracy", lines[0].removeprefix("# "), about)
 
 
 def block(budget: float | None, adaptive: float) -> list[Row]:

@@ -11,20 +11,23 @@ import sharpv
 
 ROOT = Path(sharpv.__file__).parent
 ORDER = (
-    ("checks", "lazy", "registry", "versions"),
+    ("checks", "lazy", "registry", "versions", "words"),
     ("methods",),
     ("models", "kvcache"),
     ("vision",),
     ("config",),
     ("prompt", "covers"),
+    ("view",),
+    ("signatures",),
     ("report",),
+    ("reading",),
     ("request", "modes"),
     ("calls",),
     ("pruning",),
     ("door",),
     ("calibration", "video", "pocket", "embedded"),
     ("asking", "encoding_check"),
-    ("evaluation", "sessions"),
+    ("evaluation", "sessions", "app"),
     ("cli", "integrations"),
     ("__main__",),
 )

@@ -7,21 +7,22 @@ hold them), and of KV cache bytes.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from .models import Seen
+from .signatures import signatures
+from .view.figure import figure
+from .view.page import Asked, fragment, page
+from .words import both, percent, size
 
-from .kvcache.memory import MemoryTrace
-from .prompt.pruned import PrunedPrompt, PrunedVideo
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-EMPTY_SHARE = 0.02
-"""Over-pruning: a video, or four frames in a row, of which less than this share is kept."""
-EMPTY_FRAMES = 4
-REPEATED_SHARE = 0.5
-"""Redundancy kept: more than this share of the survivors nearly repeat the survivor one frame before."""
+    from .asking import Answer
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class VideoReport:
         repeats: survivors that nearly equal the survivor at their place one frame before (cosine above 0.98).
         grid: rows and columns of the vision tower's patches, where some were not encoded; else None.
         encoded: of each frame, the patches that went through the tower, in raster order, counted from 0; None: all.
+        seen: which pixels of the clip's pictures lie under the tokens.
+        heat: of each frame one byte per token in raster order: how many of the frame's tokens the method thought less
+            of, 0 (none) to 255 (all others).
     """
 
     sample: int
@@ -46,6 +50,8 @@ class VideoReport:
     repeats: int
     grid: tuple[int, int] | None = None
     encoded: list[list[int]] | None = field(default=None, repr=False)
+    seen: Seen = field(default_factory=Seen)
+    heat: list[bytes] = field(default_factory=list, repr=False)
 
     @property
     def frames(self) -> int:
@@ -145,46 +151,34 @@ class Report:
     @cached_property
     def warnings(self) -> list[str]:
         """The paper's three failure signatures, in words, where the figures show them."""
-        found = []
-        for index, video in enumerate(self.videos):
-            found += [f"video {index}: {text}" for text in _video_warnings(video)]
-        for sample in sorted({video.sample for video in self.videos}) if self.forgotten else []:
-            able = [layer for layer, row in enumerate(self.forgotten) if row]
-            remembering = [layer for layer in able if not self.forgotten[layer][sample]]
-            start = next((layer for layer in able if layer > max(remembering, default=-1)), None)
-            if start is not None:
-                found.append(
-                    f"sample {sample}: degraded cache, every layer from {start} of {self.layers} on has forgotten the "
-                    "video; answers of several tokens may lose it (memory=None keeps it)"
-                )
-        return found
+        return signatures(self)
 
     def __str__(self) -> str:
-        parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({_both(self.retention)})"]
+        parts = [f"kept {self.kept:,} of {self.total:,} visual tokens ({both(self.retention)})"]
         if any(video.encoded is not None for video in self.videos):
-            parts.append(f"encoded {_percent(self.encoded)} of the patches")
+            parts.append(f"encoded {percent(self.encoded)} of the patches")
         if self.forgotten:
             dropped = sum(any(row) for row in self.forgotten)
             parts.append(f"visual KV dropped in {dropped} of {self.layers} layers")
         if self.withdrawn:
-            parts.append(f"kept {_percent(self.layer_retention)} of visual tokens x layers")
+            parts.append(f"kept {percent(self.layer_retention)} of visual tokens x layers")
         if self.kv_bytes is not None and self.dense_kv_bytes is not None:
             parts.append(
-                f"KV cache {_size(self.kv_bytes)}, dense {_size(self.dense_kv_bytes)} "
-                f"({_percent(self.kv_bytes / self.dense_kv_bytes)})"
+                f"KV cache {size(self.kv_bytes)}, dense {size(self.dense_kv_bytes)} "
+                f"({percent(self.kv_bytes / self.dense_kv_bytes)})"
             )
         return "sharpv: " + "; ".join(parts)
 
     def text(self) -> str:
         """The line, then three retentions, counts per frame, the layer curve and warnings."""
         lines = [str(self), f"  asked for: {self.config}"]
-        lines.append(f"  retention before the LLM: {_both(self.retention)}")
-        lines.append(f"  retention averaged over layers: {_both(self.layer_retention)}")
+        lines.append(f"  retention before the LLM: {both(self.retention)}")
+        lines.append(f"  retention averaged over layers: {both(self.layer_retention)}")
         if self.kv_retention is not None:
-            lines.append(f"  retention of KV bytes, text included: {_both(self.kv_retention)}")
+            lines.append(f"  retention of KV bytes, text included: {both(self.kv_retention)}")
         for index, video in enumerate(self.videos):
-            size = video.tokens_per_frame
-            lines.append(f"  video {index}, kept of {size} a frame: {' '.join(map(str, video.kept_per_frame))}")
+            cells = video.tokens_per_frame
+            lines.append(f"  video {index}, kept of {cells} a frame: {' '.join(map(str, video.kept_per_frame))}")
         for layer, (row, gone) in enumerate(zip(self.measured, self.forgotten, strict=True)):
             values = " ".join(
                 "-" if value is None else f"{value:.2f}{'*' if flag else ''}"
@@ -226,73 +220,51 @@ class Report:
         """:meth:`to_dict` as one line of JSON."""
         return json.dumps(self.to_dict())
 
+    def save(
+        self,
+        path: str | PathLike[str],
+        clip: Any = None,
+        *,
+        question: str = "",
+        answer: Answer | None = None,
+        dense: Answer | None = None,
+        note: str = "",
+    ) -> Path:
+        """Write a page to look at: one file, for any browser, without a network. :func:`sharpv.view.page.page` takes
+        several questions.
 
-def make_report(
-    config: str, layers: int, prompt: PrunedPrompt, trace: MemoryTrace | None, kv_bytes: tuple[int, int] | None
-) -> Report:
-    """Read what is still on the device, and put everything together."""
-    stored, dense = kv_bytes or (None, None)
-    videos = [_video(video) for video in prompt.videos]
-    if trace is None:
-        return Report(config, layers, videos, kv_bytes=stored, dense_kv_bytes=dense)
-    measured = [trace.measured[i].tolist() if i in trace.measured else [] for i in range(layers)]
-    forgotten = [trace.forgotten[i].tolist() if i in trace.forgotten else [] for i in range(layers)]
-    return Report(
-        config,
-        layers,
-        videos,
-        trace.quantity,
-        [[None if math.isnan(value) else value for value in row] for row in measured] if trace.measured else [],
-        forgotten if trace.forgotten else [],
-        sum(int(gone.sum()) for gone in trace.withdrawn.values()),
-        stored,
-        dense,
-    )
+        Args:
+            path: of the page, an .html file; what is there is replaced.
+            clip: what :func:`sharpv.read_video` returned, or its pictures ``(T, H, W, 3)`` uint8; for several videos a
+                list with one for each. None: only the grids of tokens are drawn.
+            question: what was asked.
+            answer, dense: what was answered with and without pruning.
+            note: a sentence to stand below the answers.
 
+        Raises:
+            TypeError, ValueError: clips that are not what the report is about.
+            OSError: the file cannot be written.
 
-def _video(video: PrunedVideo) -> VideoReport:
-    keep = video.keep.cpu().numpy()
-    layout = video.layout
-    kept = [np.flatnonzero(frame).tolist() for frame in keep]
-    plan = video.plan
-    encoded = None if plan is None else [np.flatnonzero(frame).tolist() for frame in plan.raster.numpy()]
-    grid = None if plan is None else plan.grid
-    return VideoReport(
-        video.sample, layout.height, layout.width, layout.patches, kept, int(video.repeats), grid, encoded
-    )
+        >>> pruning.report.save("report.html", clip)
+        PosixPath('report.html')
+        """
+        made = page([Asked(self, question, answer, dense, note=note)], clip)
+        target = Path(path)
+        target.write_text(made, encoding="utf-8")
+        return target
 
+    def figure(self, clip: Any = None, frames: int = 8) -> Figure:
+        """A matplotlib figure for papers, of at most ``frames`` frames of each video spread evenly, and the kept tokens
+        of all. Needs ``pip install 'sharpv[plot]'``.
 
-def _video_warnings(video: VideoReport) -> list[str]:
-    found = []
-    size = video.tokens_per_frame
-    share = video.kept_tokens / video.total
-    if share < EMPTY_SHARE:
-        found.append(f"over-pruned, {_both(share)}; min_tokens_per_frame sets a floor")
-    run = start = 0
-    for frame, kept in enumerate([*video.kept_per_frame, size]):
-        if kept < EMPTY_SHARE * size:
-            run += 1
-            continue
-        if run >= EMPTY_FRAMES and share >= EMPTY_SHARE:
-            found.append(f"over-pruned scene, frames {start} to {frame - 1}; min_tokens_per_frame sets a floor")
-        run, start = 0, frame + 1
-    repeated = video.repeats / max(video.kept_tokens, 1)
-    if repeated > REPEATED_SHARE:
-        found.append(f"redundancy kept, {_percent(repeated)} of the survivors nearly repeat the frame before them")
-    return found
+        Raises:
+            TypeError, ValueError: clips that are not what the report is about, a number of frames below 1.
+            ImportError: matplotlib is not installed.
 
+        >>> pruning.report.figure(clip).savefig("kept.pdf")
+        """
+        return figure(self, clip, frames)
 
-def _both(share: float) -> str:
-    return f"kept {_percent(share)}, pruned {_percent(1 - share)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the page's drawing, small; the clip's pictures it does not hold."""
+        return fragment([Asked(self)], small=True)

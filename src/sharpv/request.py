@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from .kvcache.cache import ForgettingLayer, kv_bytes, kv_bytes_of_length, rows_of
 from .kvcache.memory import MemoryTrace, drop_trace, put_trace, trace_of
 from .prompt.pruned import PrunedPrompt
-from .report import Report, make_report
+from .reading import make_report
+from .report import Report
 
 REQUEST = "_sharpv_request"
 

@@ -114,6 +114,31 @@ def test_calibrate_refuses(clip, options, message):
     _assert_refused(run("calibrate", clip, "--question", "What moves?", *options), message)
 
 
+def test_ask_writes_a_page(clip, checkpoint, tmp_path):
+    page = tmp_path / "report.html"
+    options = ("--model", checkpoint, "--max-new-tokens", 5, "--frames", 5, "--retention", 0.25, "--report", page)
+    result = run("ask", clip, "What <b>moves</b>?", *options, "--compare")
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == 5 and "What &lt;b&gt;moves&lt;/b&gt;?" in text
+    assert text.count('class="answer"') == 2 and "square.mp4" in text
+    for wrong, message in [
+        (tmp_path / "report.txt", "--report writes a page, an .html file, got"),
+        (tmp_path / "nowhere" / "report.html", "there is no folder"),
+    ]:
+        refused = run("ask", clip, "What?", "--report", wrong)
+        assert refused.exit_code == 2 and message in " ".join(refused.stderr.split())
+
+
+def test_eval_writes_a_page(tmp_path):
+    page = tmp_path / "methods.html"
+    asked = ("--methods", "sharpv,uniform", "--retentions", "0.5,0.25", "--videos", 2, "--report", page, "--json")
+    result = run("eval", *asked)
+    assert result.exit_code == 0, result.output
+    facts, text = json.loads(result.stdout), page.read_text(encoding="utf-8")
+    assert len(facts["rows"]) == 6 and text.count("<polyline") == 3 and ">nan<" not in text
+
+
 def wrong_files(folder: Path, clip: Path) -> dict[str, Path]:
     files = {name: folder / name for name in ("missing.mp4", "text.mp4", "truncated.mp4", "empty.mp4")}
     files["text.mp4"].write_text("not a video\n" * 100)
@@ -196,9 +221,22 @@ def test_demo(name):
     assert right["dense"] > len(facts["questions"]) / 2 and right["pruned"] > len(facts["questions"]) / 2
 
 
-def test_demo_for_a_person():
+def test_demo_for_a_person_names_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = run("demo")
     assert result.exit_code == 0 and "frame  8" in result.stdout and "of 392 visual tokens" in result.stdout
+    (page,) = tmp_path.iterdir()
+    assert result.stdout.strip().endswith(page.as_uri()) and page.name.startswith("sharpv-demo-")
+    assert "7 questions" in page.read_text(encoding="utf-8")
+
+
+def test_demo_writes_the_page_where_it_is_told(tmp_path):
+    result = run("demo", "--report", tmp_path / "look.html", "--json")
+    assert json.loads(result.stdout) and "look.html" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["look.html"]
+
+
+def test_a_clip_that_is_not_there_is_no_demo():
     _assert_refused(run("demo", "--clip", "opera"), "no clip 'opera'; known clips:")
 
 
@@ -220,8 +258,8 @@ def _assert_refused(result: Result, message: str) -> None:
         ("--help", "cp1252"),
     ],
 )
-def test_any_encoding_of_the_terminal_will_do(command, encoding):
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+def test_any_encoding_of_the_terminal_will_do(command, encoding, tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "sharpv", command], capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode(encoding)
     text = done.stdout.decode(encoding)
@@ -269,6 +307,8 @@ QUICK = [
     (["ask", "x.mp4", "What?", "--memory", "layers:1+1"], 2),
     (["ask", "x.mp4", "What?", "--config", "none.json"], 2),
     (["ask", "x.mp4", "What?", "--nonsense"], 2),
+    (["ask", "x.mp4", "What?", "--report", "page.txt"], 2),
+    (["app", "--help"], 0),
     (["ask", "x.mp4", "What?"], 2),
 ]
 
@@ -293,6 +333,9 @@ def test_what_would_be_written_last_is_checked_first(clip, tmp_path):
     missing = tmp_path / "none" / "file.svg"
     for command in (
         ("eval", "--videos", 1, "--plot", missing),
+        ("eval", "--videos", 1, "--report", missing.with_suffix(".html")),
+        ("ask", clip, "What?", "--report", missing.with_suffix(".html")),
+        ("demo", "--report", missing.with_suffix(".html")),
         ("calibrate", clip, "--question", "What?", "--save", missing),
     ):
         result = run(*command)

@@ -37,17 +37,27 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")]
 def demo(
     clip: Annotated[str, typer.Option(help="Sample clip: mover, cut or static.")] = "mover",
     model: Annotated[str, typer.Option(help="'pocket', or 'smol', which speaks in sentences.")] = "pocket",
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Where to write the page; a temporary file if not said.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """The embedded model on a sample clip: dense and SharpV side by side."""
     from . import demo as demonstration
 
+    with checking():
+        _require_page(page)
     with working(f"asking {model}, dense and pruned"):
         result = demonstration.run(clip, model)
     if json_output:
         typer.echo(json.dumps(result.to_dict()))
     else:
         demonstration.show(result, out)
+    if page is not None or not json_output:
+        with checking():
+            written = demonstration.write(result, page)
+        said = err if json_output else out
+        said.print(f"\n[bold]what was kept, to look at:[/] {escape(written.resolve().as_uri())}", soft_wrap=True)
 
 
 @app.command()
@@ -66,6 +76,7 @@ def ask(
     check_encoding: Annotated[
         bool, typer.Option(help="Also encode every patch, and say what --encode does to the features.")
     ] = False,
+    page: Annotated[Path | None, typer.Option("--report", help="Write a page that shows what was kept: .html.")] = None,
     json_output: Json = False,
 ) -> None:
     """Ask a question about a video, with pruning."""
@@ -74,6 +85,7 @@ def ask(
 
         if check_encoding and config.encoding.rule is None:
             raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
+        _require_page(page)
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
     with working("loading the model"):
         from .. import apply, asking
@@ -91,6 +103,10 @@ def ask(
             checked = encoding_check.check_encoding(loaded, inputs.to(loaded.device, loaded.dtype), config)
     report = pruning.report
     assert report is not None
+    note = asking.SMALL_WORLD.format(model) if model in embedded_names() else ""
+    if page is not None:
+        with checking():
+            report.save(page, clip, question=question, answer=pruned, dense=dense, note=note)
     if json_output:
         answers = {"pruned": vars(pruned)} | ({"dense": vars(dense)} if dense else {})
         facts = {"frames": len(clip.frames), "duration": clip.duration, "fps": clip.fps}
@@ -109,10 +125,40 @@ def ask(
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
     if checked is not None:
         out.print(f"[dim]check: {escape(str(checked))}[/]", soft_wrap=True)
-    if model in embedded_names():
-        err.print(f"[dim]{asking.SMALL_WORLD.format(model)}[/]", soft_wrap=True)
+    if note:
+        err.print(f"[dim]{note}[/]", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    if page is not None:
+        err.print(f"[dim]what was kept, to look at: {escape(str(page))}[/]", soft_wrap=True)
+
+
+@app.command("app")
+def serve(
+    model: Model = "pocket",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; the default is reached from this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 if not said.")
+    ] = None,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 100,
+    max_seconds: Annotated[float, typer.Option(help="Longest clip.")] = 600.0,
+    max_frames: Annotated[int, typer.Option(min=1, help="Most frames that are sampled.")] = 32,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Ask in a browser, and see what was kept."""
+    with working("loading the model"):
+        from ..app import desk
+
+        try:
+            from ..app import interface
+        except ImportError as error:
+            raise ValueError("the app needs gradio: pip install 'sharpv[app]'") from error
+        asked = desk.Desk(model, device, dtype, desk.Limits(max_megabytes, max_seconds, max_frames))
+    with checking():
+        interface.serve(asked, host, port, lambda address: out.print(f"open {address} (Ctrl+C ends it)"))
 
 
 @app.command()
@@ -172,6 +218,9 @@ def evaluate(
     model: Annotated[str, typer.Option(help="'pocket', 'smol', or a directory with either.")] = "pocket",
     folder: Annotated[Path | None, typer.Option("--out", help="Keep finished rows here; rerun to resume.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw accuracy against the kept share: .svg or .png.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Also write a page with plot and sortable tables: .html.")
+    ] = None,
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
@@ -186,29 +235,41 @@ def evaluate(
         if plot is not None:
             plotting.check(plot)
             _require_folder("--plot", plot)
+        _require_page(page)
         rows = comparison.grid(_parts(methods), _numbers("--retentions", retentions))
     with working("looking at the videos"):
         compared = comparison.prepare(model, videos, frames, folder, device)
     with Progress(console=err, disable=not err.is_terminal) as progress:
         outcomes = list(progress.track(compared.run(rows), len(rows), description="answering"))
-    page = comparison.markdown(compared, outcomes)
+    table = comparison.markdown(compared, outcomes)
+    facts = {**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]}
     if folder is not None:
-        (folder / "table.md").write_text(page, encoding="utf-8")
+        (folder / "table.md").write_text(table, encoding="utf-8")
+    if page is not None:
+        from ..view.comparing import comparison_page
+
+        with checking():
+            page.write_text(comparison_page(facts, f"{model}: methods side by side"), encoding="utf-8")
     if plot is not None:
         curves = comparison.curves(compared, outcomes[1:])
         with working("drawing"):
             top = compared.accuracy(outcomes[0])
             plotting.draw(plot, curves, "visual tokens before the LLM", "mean accuracy", ("dense", top))
     if json_output:
-        typer.echo(
-            json.dumps({**compared.about, "rows": [compared.facts(outcome, outcomes[0]) for outcome in outcomes]})
-        )
+        typer.echo(json.dumps(facts))
     else:
-        out.print(Markdown(page))
+        out.print(Markdown(table))
 
 
 for listing in (lists.methods, lists.stages, lists.encodings, lists.models):
     app.command()(listing)
+
+
+def _require_page(path: Path | None) -> None:
+    """Refuse, before the work, a page that could not be written after it."""
+    if path is not None and path.suffix not in (".html", ".htm"):
+        raise ValueError(f"--report writes a page, an .html file, got {str(path)!r}")
+    _require_folder("--report", path)
 
 
 def _require_folder(option: str, path: Path | None) -> None:

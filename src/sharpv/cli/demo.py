@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from ..pocket.questions import Question as Asked
 from ..report import Report
 from ..video import read_video
 from ..video.clip import Clip
+from ..view import page as pages
 from .terminal import printable
 
 QUESTIONS = 7
@@ -38,6 +41,7 @@ class Question:
     truth: str
     dense: Answer
     pruned: Answer
+    report: Report
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ class Demonstration:
     parameters: int
     clip: Clip
     questions: list[Question]
-    report: Report
+
+    @property
+    def report(self) -> Report:
+        """What was kept for the last question; the method does not look at questions."""
+        return self.questions[-1].report
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -56,7 +64,10 @@ class Demonstration:
             "model": self.model,
             "clip": {"name": self.clip.source.name, "frames": len(self.clip.frames), "duration": self.clip.duration},
             "setting": SETTING,
-            "questions": [asdict(question) for question in self.questions],
+            "questions": [
+                {"text": each.text, "truth": each.truth, "dense": asdict(each.dense), "pruned": asdict(each.pruned)}
+                for each in self.questions
+            ],
             "report": self.report.to_dict(),
         }
 
@@ -80,10 +91,22 @@ def run(name: str = "mover", embedded: str = "pocket") -> Demonstration:
         dense = answer(model, processor, inputs)
         with apply(model) as pruning:
             pruned = answer(model, processor, inputs)
+        assert pruning.report is not None
         if index:
-            questions.append(Question(question["prompt"], question["answer"], dense, pruned))
-    assert pruning.report is not None
-    return Demonstration(embedded, model.num_parameters(), clip, questions, pruning.report)
+            questions.append(Question(question["prompt"], question["answer"], dense, pruned, pruning.report))
+    return Demonstration(embedded, model.num_parameters(), clip, questions)
+
+
+def write(demonstration: Demonstration, path: Path | None) -> Path:
+    """The page; without a path a temporary file, since one in the current folder would lie in somebody's clone."""
+    if path is None:
+        with tempfile.NamedTemporaryFile(prefix="sharpv-demo-", suffix=".html", delete=False) as file:
+            path = Path(file.name)
+    asked = [
+        pages.Asked(each.report, each.text, each.pruned, each.dense, each.truth) for each in demonstration.questions
+    ]
+    path.write_text(pages.page(asked, demonstration.clip), encoding="utf-8")
+    return path
 
 
 def _pick(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:

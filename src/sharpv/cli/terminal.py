@@ -13,10 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 out, err = Console(), Console(stderr=True)
-HELP = "fewer --frames, a lower --retention, --frames-at-once, another --dtype or --device"
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HELP = "fewer --frames, a lower --retention, --frames-at-once, another --dtype or --device"
 
 
 def replace_what_cannot_be_printed() -> None:

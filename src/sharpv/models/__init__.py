@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from .base import Family, is_offloaded
 from .intern_vl import INTERN_VL
-from .layout import Layout
+from .layout import Layout, Seen
 from .llava_onevision import LLAVA_ONEVISION
 from .llava_video import LLAVA_NEXT_VIDEO, VIDEO_LLAVA
 from .perception_lm import PERCEPTION_LM
@@ -107,4 +107,4 @@ def list_models() -> list[str]:
     return sorted(model_type for family in FAMILIES for model_type in family.model_types)
 
 
-__all__ = ["FAMILIES", "Family", "Layout", "find_family", "list_models", "unwrapped"]
+__all__ = ["FAMILIES", "Family", "Layout", "Seen", "find_family", "list_models", "unwrapped"]

@@ -8,15 +8,16 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import FRAMES, Layout, frames_as_images
+from .layout import FRAMES, Layout, Seen, frames_as_images
 from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # frames are never tiled; an image is, and each tile counts as an image here
     vision = model.config.vision_config
-    side = round(vision.image_size[0] // vision.patch_size[0] * model.config.downsample_ratio)
-    return frames_as_images(side, inputs[FRAMES], rows)
+    (size, _), (patch, _) = vision.image_size, vision.patch_size
+    side = round(size // patch * model.config.downsample_ratio)
+    return frames_as_images(side, inputs[FRAMES], rows, Seen.of(size // patch * patch, size))
 
 
 INTERN_VL = Family(

@@ -19,12 +19,35 @@ _ACCEPTED = f"{FRAMES} must hold numbers of frames or rising (start, stop) pairs
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What of a clip's own pictures lies under a frame of tokens, by what the family's processor and tower do to them.
+
+    Attributes:
+        height, width: share of the tower's picture that the patches cover, from the top left corner. Where the patch
+            size does not divide the picture's, a margin at the bottom and at the right is never read.
+        cropped: the processor cuts the middle square out of a picture; otherwise it stretches all of it to its size.
+        pictures: of the clip that make one frame of tokens, two on Qwen, the last one shown again where they do not
+            divide. None: all of the clip's are averaged down to as many frames of tokens as there are.
+    """
+
+    height: float = 1.0
+    width: float = 1.0
+    cropped: bool = False
+    pictures: int | None = 1
+
+    @classmethod
+    def of(cls, read: int, size: int, *, cropped: bool = False, pictures: int | None = 1) -> Seen:
+        """A square tower that reads ``read`` of the ``size`` pixels of a side."""
+        return cls(read / size, read / size, cropped, pictures)
+
+
+@dataclass(frozen=True)
 class Layout:
     """How one video's feature rows lie: for each frame ``leading`` rows and ``height * width`` patches in raster order,
     then ``trailing`` rows. Rows that are not patches (a class token, a newline) are never scored or dropped.
 
     ``present`` tells which patches have a placeholder in the prompt, where the model's own processor leaves some out;
-    None: all. The other rows always have one.
+    None: all. The other rows always have one. ``seen`` tells which pixels lie under the grid.
     """
 
     frames: int
@@ -33,6 +56,7 @@ class Layout:
     leading: int = 0
     trailing: int = 0
     present: Present | None = None
+    seen: Seen = Seen()
 
     @classmethod
     def still(cls, rows: int) -> Layout:
@@ -89,9 +113,11 @@ class Layout:
         return rows[first_true(there, self.patches + self.others)]
 
 
-def square_frames(side: int, frames: int, videos: int, *, leading: int = 0, trailing: int = 0) -> list[Layout]:
+def square_frames(
+    side: int, frames: int, videos: int, seen: Seen, *, leading: int = 0, trailing: int = 0
+) -> list[Layout]:
     """Layouts of equally large square frames, as towers of a fixed input size make them."""
-    return [Layout(frames, side, side, leading, trailing)] * videos
+    return [Layout(frames, side, side, leading, trailing, seen=seen)] * videos
 
 
 def frame_spans(frames: Any) -> list[int | tuple[int, int]]:
@@ -120,7 +146,7 @@ def _span(entry: Any) -> int | tuple[int, int]:
     return whole(FRAMES, _plain(start)), whole(FRAMES, _plain(stop))
 
 
-def frames_as_images(side: int, frames: Any, rows: int | None) -> list[Layout]:
+def frames_as_images(side: int, frames: Any, rows: int | None, seen: Seen = Seen()) -> list[Layout]:
     """Layouts of square frames, and of the still images between them, from :data:`FRAMES`.
 
     Args:
@@ -128,6 +154,7 @@ def frames_as_images(side: int, frames: Any, rows: int | None) -> list[Layout]:
         frames: numbers of frames, which follow one another, or (start, stop) among the images; see
             :func:`frame_spans`.
         rows: how many rows all images have, if known.
+        seen: what of a frame lies under its tokens.
 
     Raises:
         ValueError: entries that are no numbers of frames or overlap, or that do not fit the images.
@@ -142,7 +169,7 @@ def frames_as_images(side: int, frames: Any, rows: int | None) -> list[Layout]:
             (start, stop), mixed = entry, True
         if not end <= start < stop:
             raise ValueError(f"{_ACCEPTED}, got {spans}")
-        layouts += [Layout.still((start - end) * size), Layout(stop - start, side, side)]
+        layouts += [Layout.still((start - end) * size), Layout(stop - start, side, side, seen=seen)]
         end = stop
     images = end if rows is None else rows // size
     if end > images or (end < images and not mixed):

@@ -9,17 +9,18 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import Layout, square_frames
+from .layout import Layout, Seen, square_frames
 from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # pooled by ceil(side / 2), so 27 x 27 patches become 14 x 14 tokens
     vision = model.config.vision_config
-    side = math.ceil(vision.image_size // vision.patch_size / 2)
+    patches = vision.image_size // vision.patch_size
+    seen = Seen.of(patches * vision.patch_size, vision.image_size)
     videos, frames = inputs["pixel_values_videos"].shape[:2]
     # one image_newline closes each video; it is a separator, not a patch
-    return square_frames(side, frames, videos, trailing=1)
+    return square_frames(math.ceil(patches / 2), frames, videos, seen, trailing=1)
 
 
 LLAVA_ONEVISION = Family(

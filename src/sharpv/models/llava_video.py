@@ -8,25 +8,27 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import Layout, square_frames
+from .layout import Layout, Seen, square_frames
 from .tower import Tower
 
 
-def _side(model: PreTrainedModel) -> int:
+def _frames(model: PreTrainedModel, inputs: Mapping[str, Any], pool: int, leading: int) -> list[Layout]:
     vision = model.config.vision_config
-    return vision.image_size // vision.patch_size
+    side = vision.image_size // vision.patch_size // pool
+    # their processors cut the middle out
+    seen = Seen.of(side * pool * vision.patch_size, vision.image_size, cropped=True)
+    videos, frames = inputs["pixel_values_videos"].shape[:2]
+    return square_frames(side, frames, videos, seen, leading=leading)
 
 
 def _next_video(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # a pooling of kernel and stride spatial_pool_stride: 24 x 24 patches become 12 x 12 tokens
-    videos, frames = inputs["pixel_values_videos"].shape[:2]
-    return square_frames(_side(model) // model.config.spatial_pool_stride, frames, videos)
+    return _frames(model, inputs, pool=model.config.spatial_pool_stride, leading=0)
 
 
 def _video_llava(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # the language model reads the class token of each frame: it has no place on the grid, so it stays
-    videos, frames = inputs["pixel_values_videos"].shape[:2]
-    return square_frames(_side(model), frames, videos, leading=1)
+    return _frames(model, inputs, pool=1, leading=1)
 
 
 LLAVA_NEXT_VIDEO = Family(

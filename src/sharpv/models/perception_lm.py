@@ -9,13 +9,13 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import Layout, square_frames
+from .layout import Layout, Seen, square_frames
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # the tower is timm's and its configuration says little: what it made tells the size of a frame
     videos, frames = inputs["pixel_values_videos"].shape[:2]
-    return square_frames(math.isqrt((rows or 0) // (videos * frames)), frames, videos)
+    return square_frames(math.isqrt((rows or 0) // (videos * frames)), frames, videos, Seen())
 
 
 PERCEPTION_LM = Family(

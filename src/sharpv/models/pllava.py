@@ -35,7 +35,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .base import Family
-from .layout import Layout
+from .layout import Layout, Seen
 from .tower import Tower
 
 LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
@@ -166,7 +166,11 @@ def _merged(folder: Path, alpha: float) -> Iterator[tuple[str, Tensor]]:
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
-    return [Layout(*model.config.pooling_shape)] * len(inputs["pixel_values_videos"])
+    vision = model.config.vision_config
+    read = vision.image_size // vision.patch_size * vision.patch_size
+    seen = Seen.of(read, vision.image_size, cropped=True, pictures=None)
+    frames, height, width = model.config.pooling_shape
+    return [Layout(frames, height, width, seen=seen)] * len(inputs["pixel_values_videos"])
 
 
 PLLAVA = Family(

@@ -8,14 +8,15 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import Layout
+from .layout import Layout, Seen
 from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # the grid counts patches before the merger; a frame is one temporal step (two fused pictures)
-    merge = model.config.vision_config.spatial_merge_size
-    return [Layout(t, h // merge, w // merge) for t, h, w in inputs["video_grid_thw"].tolist()]
+    vision = model.config.vision_config
+    merge, seen = vision.spatial_merge_size, Seen(pictures=vision.temporal_patch_size)
+    return [Layout(t, h // merge, w // merge, seen=seen) for t, h, w in inputs["video_grid_thw"].tolist()]
 
 
 QWEN2_VL = Family(

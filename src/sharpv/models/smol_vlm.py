@@ -8,15 +8,16 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .base import Family
-from .layout import FRAMES, Layout, frames_as_images
+from .layout import FRAMES, Layout, Seen, frames_as_images
 from .tower import Tower
 
 
 def _layouts(model: PreTrainedModel, inputs: Mapping[str, Any], rows: int | None) -> list[Layout]:
     # samples are padded to the same number of images with black ones, which its encoder leaves out
     vision = model.config.vision_config
-    side = vision.image_size // vision.patch_size // model.config.scale_factor
-    return frames_as_images(side, inputs[FRAMES], rows)
+    patches = vision.image_size // vision.patch_size
+    seen = Seen.of(patches * vision.patch_size, vision.image_size)
+    return frames_as_images(patches // model.config.scale_factor, inputs[FRAMES], rows, seen)
 
 
 SMOL_VLM = Family(

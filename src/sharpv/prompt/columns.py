@@ -59,3 +59,22 @@ def shorten(
         # the text row only serves attention masks, which must see one gapless sequence
         shorter["position_ids"][0] = numbered
     return shorter
+
+
+def last_position(positions: Tensor, shorter: Tensor, packed: bool) -> Tensor:
+    """The position after which text goes on, ``(..., B, 1)``.
+
+    Args:
+        positions: of the full prompt, as :func:`full_positions` gives them.
+        shorter: of the shorter one.
+        packed: whether that was numbered anew.
+    """
+    if packed:
+        return shorter[..., -1:]
+    if positions.ndim == 2:
+        return positions[..., -1:]
+    # after a video text goes on behind its largest index in any direction; the text row has no gaps
+    end = positions[-3:].amax(dim=(0, -1))[None, :, None].expand(len(positions), -1, -1).clone()
+    if len(positions) == 4:
+        end[0] = shorter[0, :, -1:]
+    return end

@@ -32,7 +32,7 @@ from ..models.base import RAW_PIXELS, pixel_inputs
 from ..models.layout import first_true
 from ..vision.encoded import Encoded
 from ..vision.encoding import encode
-from .columns import full_positions, shorten
+from .columns import full_positions, last_position, shorten
 from .pruned import PrunedPrompt, PrunedVideo
 
 
@@ -69,7 +69,9 @@ def prune(
 
     positions = full_positions(model, family, prompt.ids, prompt.real, inputs)
     width = max(read.kept)
-    shorter = shorten(model, inputs, columns.keep, positions, width, packed=config.positions == "packed")
+    packed = config.positions == "packed"
+    shorter = shorten(model, inputs, columns.keep, positions, width, packed)
+    end = last_position(positions, shorter["position_ids"], packed)
     visual = (columns.patches & columns.keep).gather(1, kept_columns(columns.keep, width))
 
     samples = owners(read.placeholders, videos.layouts)
@@ -79,7 +81,15 @@ def prune(
     consumed = {*shorter, *seen}
     passed = {name: value for name, value in inputs.items() if name not in consumed}
     pruned = [
-        PrunedVideo(sample, layout, counts, selection.keep, plan, _repeats(layout, rows, selection.keep, count))
+        PrunedVideo(
+            sample,
+            layout,
+            counts,
+            selection.keep,
+            selection.scores.tokens.detach(),
+            plan,
+            _repeats(layout, rows, selection.keep, count),
+        )
         for sample, layout, counts, selection, plan, rows, count in zip(
             samples, videos.layouts, read.kept_per_frame, chosen, videos.plans, left.rows, kept, strict=True
         )
@@ -87,7 +97,7 @@ def prune(
     ]
     return (
         {**passed, **shorter, "mm_encoder_outputs": handed},
-        PrunedPrompt(prompt.ids, columns.keep, shorter, visual, pruned),
+        PrunedPrompt(prompt.ids, columns.keep, shorter, visual, pruned, end),
     )
 
 

@@ -20,6 +20,7 @@ class PrunedVideo:
         layout: how its rows lay before.
         kept_per_frame: kept patches of each frame.
         keep: ``(T, N)`` bool, the keep mask.
+        scores: ``(T, N)`` float32, what the method thought of each token.
         plan: which patches the tower encoded; None: all.
         repeats: how many survivors nearly equal the survivor at their place one frame before, unread.
     """
@@ -28,6 +29,7 @@ class PrunedVideo:
     layout: Layout
     kept_per_frame: list[int]
     keep: Tensor
+    scores: Tensor
     plan: Plan | None
     repeats: Tensor
 
@@ -42,6 +44,7 @@ class PrunedPrompt:
         inputs: the shorter prompt, as keyword arguments of ``forward`` and ``generate``, without the encoder outputs.
         visual: ``(B, N)`` bool, the surviving patches of videos in the shorter prompt.
         videos: one entry per video, in prompt order.
+        end: ``(..., B, 1)`` the position after which text goes on, also where the prompt ends with a dropped token.
     """
 
     ids: Tensor
@@ -49,6 +52,7 @@ class PrunedPrompt:
     inputs: dict[str, Tensor]
     visual: Tensor
     videos: list[PrunedVideo]
+    end: Tensor
 
     @property
     def removed(self) -> int:
@@ -62,6 +66,7 @@ class PrunedPrompt:
             ids=self.ids.repeat_interleave(times, dim=0),
             keep=self.keep.repeat_interleave(times, dim=0),
             visual=self.visual.repeat_interleave(times, dim=0),
+            end=self.end.repeat_interleave(times, dim=-2),
             inputs={
                 name: each.repeat_interleave(times, dim=-2 if name == "position_ids" else 0)
                 for name, each in self.inputs.items()
@@ -73,5 +78,5 @@ class PrunedPrompt:
 
         ``mask`` ``(B * repeats, new)`` says which of the new tokens are real: padding does not count.
         """
-        positions = self.inputs["position_ids"].repeat_interleave(repeats, dim=-2)
-        return torch.cat([positions, positions[..., -1:] + mask.long().cumsum(-1)], dim=-1)
+        positions, end = (each.repeat_interleave(repeats, dim=-2) for each in (self.inputs["position_ids"], self.end))
+        return torch.cat([positions, end + mask.long().cumsum(-1)], dim=-1)

@@ -102,7 +102,9 @@ class Session:
         return said
 
     def ask_all(self, questions: Sequence[str], max_new_tokens: int = 128, **generation: Any) -> list[str]:
-        """Answer several questions as one batch, each as :meth:`ask` would."""
+        """Answer several questions as one batch, each as :meth:`ask` would; hybrid models one after the other."""
+        if find_family(self.model).hybrid:  # a state would read the padding between
+            return [self.ask(question, max_new_tokens, **generation).text for question in questions]
         asked = [self._question(question) for question in questions]
         width = max(each["input_ids"].shape[1] for each in asked)
         head = self._head.shape[1]
