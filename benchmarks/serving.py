@@ -1,11 +1,10 @@
-"""Serving with vLLM on this CPU: pocket's answers through HTTP, and requests a second.
+"""Serving with vLLM on this CPU: pocket's answers through HTTP, and how many tokens pixels ask for.
 
     python benchmarks/serving.py accuracy [--videos 40]
-    python benchmarks/serving.py throughput [--rounds 5]
     python benchmarks/serving.py pixels [--videos 300] [--clips FOLDER]
 
-The first two run in vLLM's environment (``make test-vllm`` builds it), with PYTHONPATH=tests/integrations/vllm/site
-where that is vLLM's CPU package. Pages go to docs/results.
+The first runs in vLLM's environment (``make test-vllm`` builds it), with PYTHONPATH=tests/integrations/vllm/site where
+that is vLLM's CPU package. Pages go to docs/results. Requests a second: ``serving_speed.py``.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,17 +22,16 @@ import numpy as np
 import torch
 import typer
 from common import RESULTS, percent, publish, table
-from timing import Ratio
 
 from sharpv import SharpV, pocket, read_video
 from sharpv.evaluation.comparison import Row, keep_masks
 from sharpv.evaluation.scoring import EvaluationSet, evaluation_set, extract_features, score
-from sharpv.integrations.vllm.selection import shown_pictures
+from sharpv.integrations.vllm.selection import pool_stride, shown_pictures
 from sharpv.methods.importance import frame_retention, surroundings
 from sharpv.pocket.drawing import SIZE
 from sharpv.pocket.model import frame_features, pixel_values
 from sharpv.pocket.questions import Question
-from sharpv.pocket.world import sample, write_clip
+from sharpv.pocket.world import write_clip
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "integrations" / "vllm"))
 
@@ -150,88 +145,6 @@ def same(said: str, true: str) -> bool:
     return re.sub(r"\s+", " ", said).strip() == re.sub(r"\s+", " ", true).strip()
 
 
-# --------------------------------------------------------------------------------------------------- throughput
-
-
-@app.command()
-def throughput(
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds.")] = 5,
-    requests: Annotated[int, typer.Option(help="Requests per client count and round.")] = 16,
-    frames: Annotated[int, typer.Option(help="Frames a clip.")] = 16,
-) -> None:
-    """Requests a second of a random Qwen2.5-VL at 1, 4 and 8 clients: dense, vLLM's evs, sharpv."""
-    import openai
-    import small
-    from server import serve
-
-    evs = ("--video-pruning-method", "evs", "--video-pruning-rate", "0.75")
-    modes = {"dense": (), "evs": evs, "sharpv": BUDGET}
-    levels = (1, 4, 8)
-    seconds: dict[tuple[str, int], list[float]] = {(mode, level): [] for mode in modes for level in levels}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
-        checkpoint = small.write_medium(Path(folder) / "model")
-        clients = {
-            mode: openai.OpenAI(
-                base_url=servers.enter_context(serve(checkpoint, "--dtype", "float32", *COMMON, *options)),
-                api_key="none", timeout=600,
-            )
-            for mode, options in modes.items()
-        }  # fmt: skip
-        made = clips(Path(folder), frames)
-        for round_ in range(rounds + 1):
-            for level in levels:
-                urls = [next(made) for _ in range(requests)]
-                for mode in np.random.default_rng(round_).permutation(list(modes)):
-                    took = timed(clients[mode], urls, level)
-                    if round_:
-                        seconds[mode, level].append(took)
-                    print(round_, level, mode, f"{requests / took:.2f} requests/s", flush=True)
-    ratios = {
-        f"{mode}, {level}": Ratio.of(np.array(seconds["dense", level]), np.array(seconds[mode, level]))
-        for mode in ("evs", "sharpv")
-        for level in levels
-    }
-    lines = [
-        "# Requests a second in vLLM, on a CPU",
-        "",
-        f"`vllm serve` ({versions()}) of a Qwen2.5-VL with random weights (12 layers of width 768, a tower of 4 layers "
-        f"of width 384: in the proportion of the 7B's; float32), clips of {frames} frames of 112 x 112, no clip "
-        "twice, 8 tokens of answer. "
-        f"Three servers side by side, {rounds} interleaved rounds of {requests} requests at each number of clients. "
-        "Requests a second (median), and as a multiple of dense in the same round (median, middle half of the rounds). "
-        "evs and sharpv keep 25 % of the video's tokens; evs runs with this plugin's mend for CPUs, without which it "
-        "does not. Written by `python benchmarks/serving.py throughput`.",
-        "",
-        "| clients | dense | evs | sharpv | evs to dense | sharpv to dense |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for level in levels:
-        rates = [f"{requests / float(np.median(seconds[mode, level])):.2f}" for mode in modes]
-        lines.append(f"| {level} | {' | '.join(rates)} | {ratios[f'evs, {level}']} | {ratios[f'sharpv, {level}']} |")
-    kept = {f"{mode}, {level}": value for (mode, level), value in seconds.items()}
-    publish(RESULTS, "serving_throughput", lines, {"requests": requests, "frames": frames, "seconds": kept})
-
-
-def clips(folder: Path, frames: int) -> Iterator[str]:
-    """Data URLs of ever new clips of pocket's world."""
-    from server import data_url
-
-    index = 0
-    while True:
-        path = folder / "clip.mp4"
-        write_clip(sample(np.random.default_rng([7, index])), path, fps=8, seconds=frames / 8, scale=1)
-        yield data_url(path)
-        index += 1
-
-
-def timed(client: Any, urls: list[str], level: int) -> float:
-    """Seconds for all requests, ``level`` at a time."""
-    started = time.perf_counter()
-    with ThreadPoolExecutor(level) as pool:
-        list(pool.map(lambda url: question(client, url, "What happens?", 8), urls))
-    return time.perf_counter() - started
-
-
 # ------------------------------------------------------------------------------------------------------- pixels
 
 
@@ -279,7 +192,7 @@ def pixels(
 
 def shares(model: Any, shown: torch.Tensor) -> tuple[float, float]:
     """The share of its tokens that a video asks for: by its features, by its pixels."""
-    looks = shown_pictures(shown, model.config.vision_config.patch_size, stride=2).looks()
+    looks = shown_pictures(shown, model.config.vision_config.patch_size, pool_stride(model.config)).looks()
     by_features = frame_retention(*surroundings(frame_features(model, shown)))
     return float(by_features.mean()), float(frame_retention(*surroundings(looks)).mean())
 

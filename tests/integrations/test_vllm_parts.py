@@ -16,8 +16,17 @@ from sharpv import Config, SharpV
 from sharpv.config import options
 from sharpv.integrations.vllm.options import HONOURED, REASONS, Options
 from sharpv.integrations.vllm.positions import Medium, full_positions, place, with_positions, without_positions
-from sharpv.integrations.vllm.selection import Shown, count, keep, refuse_inexact, shown_patches, shown_pictures
+from sharpv.integrations.vllm.selection import (
+    Shown,
+    count,
+    encoded,
+    keep,
+    refuse_inexact,
+    shown_patches,
+    shown_pictures,
+)
 from sharpv.methods import METHODS, Method, Scores, Selection
+from sharpv.vision.pixels import Pixels
 
 VIDEO, IMAGE, TEXT, LEAD = 7, 6, 0, 3
 
@@ -67,7 +76,7 @@ def test_every_field_of_a_configuration_is_followed_or_refused_with_a_reason():
     [
         ({"memory": 0.2}, 0.75, "stage 2"),
         ({"positions": "packed"}, 0.75, "positions='packed' is not possible"),
-        ({"encode": "changed"}, 0.75, "is not possible"),
+        ({"encode": "chnged"}, 0.75, "unknown encode 'chnged', did you mean 'changed'"),
         ({"frames_at_once": 4}, 0.75, "max-num-batched-tokens, not by frames_at_once=4"),
         ({"retention": 0.5}, 0.75, "retention=0.5 is not what --video-pruning-rate 0.75 leaves, 0.25"),
         ({"retention": "most"}, 0.75, "retention='most' is not what"),
@@ -96,7 +105,7 @@ def test_what_does_not_exist_is_refused_in_a_sentence(asked, rate, says):
 
 
 def shown(looks: torch.Tensor) -> Shown:
-    return Shown(*looks.shape[:2], lambda: looks)
+    return Shown(Pixels(looks, (1, looks.shape[1]), (1, looks.shape[1])), lambda: looks)
 
 
 def moving(frames: int, tokens: int, share: float) -> torch.Tensor:
@@ -148,6 +157,31 @@ def test_every_method_chooses_as_in_the_library(name):
     assert torch.equal(
         keep(features, total, options).keep, options.config.first.select(features, options.config.budget).keep
     )
+
+
+@pytest.mark.parametrize("rule", ["changed", "kept", "kept:share=0.1"])
+def test_what_is_encoded_is_the_librarys_choice_of_the_same_places(rule):
+    patches = moving(8, 64, 0.1)
+    options = exact(encode=rule)
+    assert encoded(shown(patches), exact(), 100) is None
+    flat = shown_patches(patches.flatten(0, 1), (8, 8, 8), merge=2)
+    places = encoded(flat, options, count(flat, options))
+    of_tokens = Pixels(patches, (8, 8), (4, 4), together=True)
+    chosen = options.config.encoding.rule.choose(of_tokens, options.config.budget)
+    assert places.shape == (8, 16) and places[0].all() and 0 < places[1:].float().mean() < 1
+    assert torch.equal(places.repeat_interleave(4, dim=1), chosen)
+    frames = torch.rand(1, 3, 20, 20).repeat(6, 1, 1, 1)
+    frames[3:, :, 8:12, 4:8] += 1.0
+    places = encoded(shown_pictures(frames, patch=4, stride=2), options, 13)
+    assert places.shape == (6, 25)
+    assert places[1:].nonzero().tolist() == [[2, 11]]
+
+
+def test_fewer_places_are_encoded_where_the_pixels_ask_for_fewer_tokens():
+    video = shown_patches(moving(8, 64, 0.4).flatten(0, 1), (8, 8, 8), merge=2)
+    options = pixels(0.9, encode="kept:limit=1")
+    few, many = (encoded(video, options, total).sum() for total in (12, 100))
+    assert few < many
 
 
 def test_a_method_that_misses_the_count_is_refused():

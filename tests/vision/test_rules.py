@@ -48,7 +48,7 @@ def test_kept_encodes_of_what_changed_no_more_than_is_kept(levels, threshold, re
     assert kept[0].all()
     if len(levels) > 1:
         assert kept[1:].sum() <= max(1, round(retention * 6 * (len(levels) - 1)))
-        steps = pixels.steps()
+        steps = pixels.steps
         assert not (kept[1:] & (steps == 0) & (kept[:-1] | (steps == 0))).any()
     if retention == 1:
         assert kept.equal(Changed(threshold, limit=1.0).choose(pixels, Budget()))
@@ -110,6 +110,27 @@ def test_patches_of_a_merged_token_lie_side_by_side():
     token[0, 1] = True
     assert pixels.read_by(token)[0].nonzero().flatten().tolist() == [4, 5, 6, 7]
     torch.testing.assert_close(pixels.of_tokens(merged[..., 0])[0], torch.arange(24.0).view(6, 4).mean(1))
+
+
+def test_patches_that_go_together_change_where_one_of_them_does():
+    levels = torch.zeros(3, 24, 2)
+    levels[1:, 5] = 1.0  # of the second token
+    for rule, budget in ((Changed(0.6, limit=1.0), Budget()), (Kept(0.6, limit=1.0), Budget(0.25))):
+        apart, together = (
+            rule.choose(Pixels(levels, (4, 6), (2, 3), together=whole), budget) for whole in (False, True)
+        )
+        assert apart[1:].nonzero().tolist() == [[0, 5]]
+        assert together[1:].nonzero().tolist() == [[0, 4], [0, 5], [0, 6], [0, 7]]
+
+
+def test_bytes_are_weighed_before_they_are_compared():
+    raw = torch.randint(0, 256, (5, 24, 6), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    scale = torch.tensor([0.01, 0.02, 0.03]).repeat_interleave(2)
+    here, there = Pixels(raw, (4, 6), (2, 3), scale=scale), Pixels(raw * scale - 1, (4, 6), (2, 3))
+    torch.testing.assert_close(here.steps, there.steps)
+    assert here.steps.min() > 0
+    rule = Changed(float(here.steps.median()) ** 0.5, limit=1.0)
+    assert rule.choose(here, Budget()).equal(rule.choose(there, Budget()))
 
 
 def test_bilinear_tokens_read_their_neighbours():

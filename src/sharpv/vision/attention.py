@@ -103,7 +103,7 @@ def _masked(mask: Tensor | None, batch: Batch) -> Tensor | None:
     """A mask over all places for the segments of a batch, which are whole frames."""
     if mask is None:
         return None
-    mask = mask[batch.frames]
+    mask = mask[batch.numbers]
     if mask.shape[2] == 1:
         return mask
     return mask.gather(2, batch.places[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))

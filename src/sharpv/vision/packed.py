@@ -24,13 +24,13 @@ class Batch:
     """Segments of equally many queries (padded) and keys.
 
     Attributes:
-        frames: ``(G,)`` the frame of each.
+        numbers: ``(G,)`` which segments they are.
         queries: ``(G, n)`` rows; padding repeats the last.
-        places: ``(G, n)`` where in the frame the queries stand.
+        places: ``(G, n)`` where in the segment the queries stand.
         keys: ``(G, m)`` rows.
     """
 
-    frames: Tensor
+    numbers: Tensor
     queries: Tensor
     places: Tensor
     keys: Tensor
@@ -78,14 +78,10 @@ class Packed:
         self.device = torch.device(device)
         self._encoded = encoded
         self._windows = windows
-        frames, places = encoded.shape
-        last = torch.where(encoded, torch.arange(frames)[:, None], -1).cummax(0).values
-        number = encoded.flatten().long().cumsum(0).view(frames, places) - 1
-        self._source = number.gather(0, last)
-        self._place = encoded.nonzero()[:, 1]
+        self._source = (encoded.flatten().cumsum(0) - 1)[standing(encoded)]
         self.rows = encoded.flatten().nonzero().flatten().to(device)
-        self.source = self._source.flatten().to(device)
-        self.shape = (frames, places)
+        self.source = self._source.to(device)
+        self.shape = encoded.shape
 
     def cut(self, hidden: Tensor) -> Tensor:
         """States of all places, ``(T, N, D)`` or ``(T * N, D)``, as packed rows ``(1, R, D)`` or ``(R, D)``."""
@@ -114,46 +110,61 @@ class Packed:
         return self._segments(self._windows or [self.shape[1]])
 
     def _segments(self, lengths: Sequence[int]) -> Segments:
-        frames = self.shape[0]
-        size = torch.tensor(lengths)
-        counts = torch.stack([part.sum(1) for part in self._encoded.split(list(lengths), dim=1)], dim=1).flatten()
-        first = counts.cumsum(0) - counts
-        low = (size.cumsum(0) - size).repeat(frames)
-        keys = size.repeat(frames)
-        frame = torch.arange(frames).repeat_interleave(len(size))
-        step = (keys + PADDINGS - 1) // PADDINGS
-        padded = torch.minimum((counts + step - 1) // step * step, keys)
+        each = torch.tensor(lengths).repeat(self.shape[0])
+        return segments(self._encoded.flatten(), self._source, each, self.device)
 
-        batches, back, done = [], torch.empty(int(counts.sum()), dtype=torch.long), 0
-        for n, m in sorted({pair for pair in zip(padded.tolist(), keys.tolist(), strict=True) if pair[0]}):
-            chosen = ((padded == n) & (keys == m)).nonzero().flatten()
-            inside = torch.arange(n)
-            queries = first[chosen, None] + torch.minimum(inside, counts[chosen, None] - 1)
-            real = inside < counts[chosen, None]
-            back[queries[real]] = done + torch.arange(len(chosen) * n).view(-1, n)[real]
-            done += len(chosen) * n
-            places = low[chosen, None] + torch.arange(m)
-            batches.append(
-                Batch(
-                    frame[chosen].to(self.device),
-                    queries.to(self.device),
-                    self._place[queries].to(self.device),
-                    self._source[frame[chosen, None], places].to(self.device),
-                )
+
+def standing(encoded: Tensor) -> Tensor:
+    """What stands at the places of ``(T, N)`` bool frames, ``(T * N,)``: of each, its number among all places.
+
+    It is the last that was encoded there; frame 0 is whole.
+    """
+    frames, places = encoded.shape
+    last = torch.where(encoded, torch.arange(frames)[:, None], 0).cummax(0).values
+    return (last * places + torch.arange(places)).flatten()
+
+
+def segments(encoded: Tensor, source: Tensor, lengths: Tensor, device: torch.device) -> Segments:
+    """What attends together, of places that lie in segments of these lengths, one after another.
+
+    Args:
+        encoded: ``(P,)`` bool on the host, places that have a row of their own; rows lie in this order.
+        source: ``(P,)`` the row that stands at each place.
+        lengths: ``(S,)`` of the segments.
+        device: of the tensors.
+    """
+    low = lengths.cumsum(0) - lengths
+    rows = torch.cat([encoded.new_zeros(1, dtype=torch.long), encoded.cumsum(0)])
+    first, counts = rows[low], rows[low + lengths] - rows[low]
+    step = (lengths + PADDINGS - 1) // PADDINGS
+    padded = torch.minimum((counts + step - 1) // step * step, lengths)
+    place = encoded.nonzero().flatten()
+
+    batches, back, done = [], torch.empty(len(place), dtype=torch.long), 0
+    for n, m in sorted({pair for pair in zip(padded.tolist(), lengths.tolist(), strict=True) if pair[0]}):
+        chosen = ((padded == n) & (lengths == m)).nonzero().flatten()
+        inside = torch.arange(n)
+        queries = first[chosen, None] + torch.minimum(inside, counts[chosen, None] - 1)
+        real = inside < counts[chosen, None]
+        back[queries[real]] = done + torch.arange(len(chosen) * n).view(-1, n)[real]
+        done += len(chosen) * n
+        batches.append(
+            Batch(
+                chosen.to(device),
+                queries.to(device),
+                (place[queries] - low[chosen, None]).to(device),
+                source[low[chosen, None] + torch.arange(m)].to(device),
             )
-        some = (counts > 0).nonzero().flatten()
-        every = [
-            self._source[t, a : a + m]
-            for t, a, m in zip(*(part[some].tolist() for part in (frame, low, keys)), strict=True)
-        ]
-        return Segments(
-            batches,
-            back.to(self.device),
-            _ends(counts[some]).to(self.device),
-            _ends(keys[some]).to(self.device),
-            torch.cat(every).to(self.device),
-            (int(counts.max()), int(keys[some].max())),
         )
+    some = counts > 0
+    return Segments(
+        batches,
+        back.to(device),
+        _ends(counts[some]).to(device),
+        _ends(lengths[some]).to(device),
+        source[some.repeat_interleave(lengths)].to(device),
+        (int(counts.max()), int(lengths[some].max())),
+    )
 
 
 def _ends(lengths: Tensor) -> Tensor:

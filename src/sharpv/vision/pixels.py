@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from ..models.tower import Pooling
 
-FRAMES_AT_ONCE = 16
-"""Frames that are compared at a time, which bounds the memory of planning."""
+IN_CACHE = 2**17
+"""Values that are compared at a time on a CPU: what stays in its cache is read from memory once."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,16 @@ class Pixels:
             as in the tower.
         token_grid: rows and columns of visual tokens.
         pooling: how tokens come from patches.
+        together: the patches of a token change together, where one of them does. Only for patches.
+        scale: ``(values,)`` makes differences of a patch's values those of the processor's units; None: they are.
     """
 
     frames: Tensor
     grid: tuple[int, int]
     token_grid: tuple[int, int]
     pooling: Pooling = "average"
+    together: bool = False
+    scale: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -47,16 +51,39 @@ class Pixels:
         return self.token_grid[0] * self.token_grid[1]
 
     def look(self, frame: int) -> Tensor:
-        """What the patches of a frame show, ``(N, values)``, in the order in which they lie in :attr:`frames`."""
-        return self._looks(frame, frame + 1)[0]
+        """A frame, as :meth:`differ` and :meth:`put` take it."""
+        shown = self.frames[frame]
+        if shown.ndim == 2:
+            return shown
+        rows, columns = self.grid
+        side = shown.shape[-2] // rows, shown.shape[-1] // columns
+        cut = shown[:, : rows * side[0], : columns * side[1]]
+        return cut.unflatten(2, (columns, side[1])).unflatten(1, (rows, side[0]))
 
+    def differ(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean square difference of each patch of two looks, ``(N,)`` float32, in the order of :attr:`frames`."""
+        if a.ndim > 2:
+            # channels first: sums of whole rows of pixels
+            squares = (a.float() - b.float()).square_()
+            return (squares.sum(0).sum((1, 3)) / (a.shape[0] * a.shape[2] * a.shape[4])).flatten()
+        at_once = max(1, IN_CACHE // a.shape[1]) if a.device.type == "cpu" else len(a)
+        squares = torch.cat([self._squares(*parts) for parts in zip(a.split(at_once), b.split(at_once), strict=True)])
+        if self.together:
+            squares = squares.unflatten(0, (self.tokens, -1)).amax(1, keepdim=True)
+            squares = squares.expand(-1, self.patches // self.tokens).flatten()
+        return squares
+
+    def put(self, standing: Tensor, look: Tensor, now: Tensor) -> Tensor:
+        """A look with these patches, ``(N,)`` bool, of another in it."""
+        place = now[:, None] if look.ndim == 2 else now.view(self.grid[0], 1, self.grid[1], 1)
+        return torch.where(place, look, standing)
+
+    @cached_property
     def steps(self) -> Tensor:
         """Mean square difference of each patch from the frame before, ``(T - 1, N)`` float32."""
-        found = []
-        for start in range(0, len(self) - 1, FRAMES_AT_ONCE):
-            looks = self._looks(start, min(start + FRAMES_AT_ONCE + 1, len(self)))
-            found.append((looks[1:] - looks[:-1]).square().mean(-1))
-        return torch.cat(found) if found else self.frames.new_zeros(0, self.patches, dtype=torch.float32)
+        looks = [self.look(frame) for frame in range(len(self))]
+        found = [self.differ(*pair) for pair in zip(looks[1:], looks, strict=False)]
+        return torch.stack(found) if found else self.frames.new_zeros(0, self.patches, dtype=torch.float32)
 
     def of_tokens(self, squares: Tensor) -> Tensor:
         """Mean squares of patches ``(T, N)`` as those of the tokens that read them ``(T, n)``, in raster order."""
@@ -77,15 +104,11 @@ class Pixels:
         raster = torch.arange(self.patches, device=self.frames.device)
         return raster.view(rows // side, side, columns // side, side).transpose(1, 2).flatten()
 
-    def _looks(self, start: int, stop: int) -> Tensor:
-        frames = self.frames[start:stop].float()
-        if frames.ndim == 3:
-            return frames
-        rows, columns = self.grid
-        side = frames.shape[-2] // rows, frames.shape[-1] // columns
-        cut = frames[..., : rows * side[0], : columns * side[1]]
-        cut = cut.unflatten(3, (columns, side[1])).unflatten(2, (rows, side[0]))  # T C rows side columns side
-        return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    def _squares(self, a: Tensor, b: Tensor) -> Tensor:
+        step = a.float() - b.float()
+        if self.scale is not None:
+            step *= self.scale
+        return torch.linalg.vector_norm(step, dim=-1).square_() / step.shape[-1]
 
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:

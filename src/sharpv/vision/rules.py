@@ -105,20 +105,20 @@ class Changed(Rule):
         """
         threshold = self.threshold**2
         # a cut: most of this frame changed, and the next one stays like it. After the last frame nothing stays
-        shares = (pixels.steps() > threshold).float().mean(1)
+        shares = (pixels.steps > threshold).float().mean(1)
         settles = (shares > self.limit) & (torch.cat([shares[1:], shares.new_ones(1)[: len(shares)]]) <= self.limit)
         standing = pixels.look(0)
         encoded = [torch.ones(pixels.patches, dtype=torch.bool, device=standing.device)]
         last = torch.zeros((), dtype=torch.long, device=standing.device)
         for frame in range(1, len(pixels)):
             look = pixels.look(frame)
-            changed = (look - standing).square().mean(-1) > threshold
+            changed = pixels.differ(look, standing) > threshold
             whole = (changed.float().mean() > self.limit) & (settles[frame - 1] | (frame - last >= spacing))
             if piece is not None and frame % piece == 0:
                 whole = torch.ones_like(whole)
             now = whole | (changed if wanted is None else changed & wanted[frame - 1])
             last = torch.where(whole, frame, last)
-            standing = torch.where(now[:, None], look, standing)
+            standing = pixels.put(standing, look, now)
             encoded.append(now)
         return torch.stack(encoded)
 
@@ -158,7 +158,7 @@ class Kept(Changed):
         share = self.share or (budget.total(frames * tokens) or budget.max_tokens or 0) / (frames * tokens)
         if share >= 1 or frames == 1:
             return super().choose(pixels, budget, piece)
-        change = pixels.of_tokens(pixels.steps())
+        change = pixels.of_tokens(pixels.steps)
         present = Present.everywhere(frames - 1, tokens, change.device)
         counts = Budget(share).counts(change.mean(1).sqrt(), present)
         wanted = pixels.read_by(keep_top(change, counts))

@@ -135,7 +135,7 @@ def vocabulary(engine: Any) -> int:
 class Library:
     """Transformers' model with this library's pruning at a fixed retention."""
 
-    def __init__(self, folder: Path, name: str, retention: float, method: str = "sharpv") -> None:
+    def __init__(self, folder: Path, name: str, retention: float, method: str = "sharpv", **options: Any) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         import sharpv
@@ -143,7 +143,7 @@ class Library:
         self.name = name
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor = AutoProcessor.from_pretrained(folder)
-        sharpv.apply(self.model, method, retention=retention)
+        self.pruning = sharpv.apply(self.model, method, retention=retention, **options)
         self.seen: list[torch.Tensor] = []
         self.model.model.language_model.register_forward_pre_hook(self._note, with_kwargs=True)
 

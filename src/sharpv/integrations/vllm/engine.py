@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...versions import warn_if_untested
+from ...vision.rules import ENCODINGS
 from .options import METHOD, Options
 from .selection import refuse_inexact
 
@@ -134,6 +135,7 @@ class _Pruned:
         super().verify_and_update_config(vllm_config)  # type: ignore[misc]
         if vllm_config.speculative_config is not None:
             raise ValueError("sharpv does not go together with speculative decoding: the draft model would not prune")
+        refuse_beside_encode(vllm_config)
         from vllm.platforms import current_platform
 
         parallel = vllm_config.parallel_config
@@ -141,6 +143,27 @@ class _Pruned:
             if parallel.worker_cls not in STOCK_WORKERS:
                 raise ValueError(f"on a CPU sharpv needs a --worker-cls of its own: leave out {parallel.worker_cls!r}")
             parallel.worker_cls = CPU_WORKER
+
+
+def refuse_beside_encode(vllm_config: Any) -> None:
+    """Refuse, with a ValueError, what a tower that leaves patches out does not go together with."""
+    model, lora = vllm_config.model_config, vllm_config.lora_config
+    options = Options.of(model)
+    if options is None or options.config.encoding.rule is None:
+        return
+    tower = model.hf_config.vision_config.model_type
+    encode = ENCODINGS.spell(options.config.encoding.rule)
+    for there, what in (
+        (model.multimodal_config.mm_encoder_tp_mode == "data", "--mm-encoder-tp-mode data, which parts videos by rank"),
+        (vllm_config.compilation_config.compile_mm_encoder, "compile_mm_encoder, which fixes what runs in the tower"),
+        (
+            lora is not None and lora.enable_tower_connector_lora,
+            "--enable-tower-connector-lora, which counts all tokens",
+        ),
+        (tower == "clip_vision_model", "a CLIP tower"),
+    ):
+        if there:
+            raise ValueError(f"sharpv's encode={encode!r} does not go together with {what}: leave one out")
 
 
 def positions_of_our_own(model_config: Any) -> None:

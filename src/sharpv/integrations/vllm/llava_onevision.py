@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,16 +23,11 @@ from vllm.model_executor.models.llava_onevision import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from .encoding import encoding_pictures
 from .model import PrunedModel, groups
 from .positions import Medium, with_positions
 from .processor import COUNT, PrunedVideos
-from .selection import Shown, shown_pictures
-
-
-def pool_stride(config: Any) -> int:
-    """How many patches of a side go into a video's token; a configuration that does not say means two."""
-    stride: int = getattr(config, "spatial_pool_stride", 2)
-    return stride
+from .selection import Shown, pool_stride, shown_pictures
 
 
 class ProcessingInfo(LlavaOnevisionProcessingInfo):
@@ -63,16 +58,18 @@ class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration, 
     """vLLM's model; a video's rows are what is kept and a newline."""
 
     positions = "1d"
+    tower = "vision_tower"
     supports_multimodal_pruning = True
 
-    def video_rows(self, inputs: dict[str, Any], counts: list[int]) -> list[Tensor]:
+    def video_rows(self, inputs: dict[str, Any], counts: list[int], encoded: Sequence[Tensor] | None) -> list[Tensor]:
         pixels = list(inputs["pixel_values_videos"])
         vision = self.config.vision_config
         per_frame = math.ceil(vision.image_size // vision.patch_size / pool_stride(self.config)) ** 2
         rows: list[Tensor] = []
         for part in groups([len(each) * per_frame for each in pixels], self.encoder_budget):
-            encoded = self._video_pixels_to_features(self.vision_tower, torch.cat(pixels[part]))
-            for features in encoded.split([len(each) for each in pixels[part]]):
+            with encoding_pictures(self.vision_tower, None if encoded is None else encoded[part]):
+                frames = self._video_pixels_to_features(self.vision_tower, torch.cat(pixels[part]))
+            for features in frames.split([len(each) for each in pixels[part]]):
                 kept, survivors = self.choose(features, counts[len(rows)])
                 places = torch.cat([kept, kept.new_tensor([features.shape[:2].numel()])])
                 kept_rows = torch.cat([survivors, self.image_newline[None].to(survivors)])

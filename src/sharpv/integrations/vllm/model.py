@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from .encoding import require
 from .options import Options
 from .positions import Medium, full_positions, place, without_positions
-from .processor import COUNT
+from .processor import COUNT, ENCODED
 from .selection import keep
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ class PrunedModel:
     Attributes:
         sharpv: how its videos are pruned.
         positions: "1d" or "mrope", as merging methods tell models apart.
+        tower: the name of the vision tower.
     """
 
     sharpv: Options
     positions: ClassVar[str] = "mrope"
+    tower: ClassVar[str] = "visual"
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
@@ -33,9 +36,15 @@ class PrunedModel:
         assert options is not None
         self.sharpv = options
         self.encoder_budget = vllm_config.scheduler_config.max_num_encoder_input_tokens
+        if options.config.encoding.rule is not None:
+            tower: nn.Module = getattr(self, self.tower)
+            require(tower)
 
-    def video_rows(self, inputs: dict[str, Any], counts: list[int]) -> list[Tensor]:
-        """The rows of each video of a batch, pruned to ``counts`` tokens, with their positions."""
+    def video_rows(self, inputs: dict[str, Any], counts: list[int], encoded: Sequence[Tensor] | None) -> list[Tensor]:
+        """The rows of each video of a batch, pruned to ``counts`` tokens, with their positions.
+
+        ``encoded`` says of each video which of its places go through the tower; None: all.
+        """
         raise NotImplementedError
 
     def media(self, ids: list[int], features: Iterable[Any]) -> Iterator[Medium]:
@@ -60,9 +69,10 @@ class PrunedModel:
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """The rows of each image or video of a batch; vLLM never mixes the two in one."""
-        counts = kwargs.pop(COUNT, None)
+        counts, encoded = kwargs.pop(COUNT, None), kwargs.pop(ENCODED, None)
         if counts is not None:
-            return tuple(self.video_rows(kwargs, [kept for kept, _ in counts.tolist()]))
+            plans = None if encoded is None else list(encoded)
+            return tuple(self.video_rows(kwargs, [kept for kept, _ in counts.tolist()], plans))
         rows = super().embed_multimodal(**kwargs)  # type: ignore[misc]
         return tuple(without_positions(each) for each in rows)
 

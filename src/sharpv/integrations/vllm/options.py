@@ -13,12 +13,11 @@ from ...methods.budget import Budget
 
 METHOD = "sharpv"
 """Value of vLLM's ``--video-pruning-method``, and the key of ``--hf-overrides``."""
-HONOURED = ("method", *(each.name for each in fields(Budget)))
-"""Fields of a configuration that vLLM can follow: which tokens, and how many."""
+HONOURED = ("method", *(each.name for each in fields(Budget)), "encode")
+"""Fields of a configuration that vLLM can follow: which tokens, how many, and which patches are encoded."""
 REASONS = {
     "memory": "stage 2 (memory={}) is not possible in vLLM's paged KV cache, whose blocks all layers share",
     "positions": "in vLLM tokens keep their positions in the full prompt, positions={} is not possible",
-    "encode": "vLLM encodes every patch, encode={} is not possible",
     "frames_at_once": "what vLLM encodes at once is set by --max-num-batched-tokens, not by frames_at_once={}",
 }
 

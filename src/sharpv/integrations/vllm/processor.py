@@ -1,4 +1,7 @@
-"""In vLLM's processors: how many tokens a video keeps is decided here, and its placeholder gets that length."""
+"""In vLLM's processors: how many tokens a video keeps is decided here, and its placeholder gets that length.
+
+Here are the pixels, so which patches are encoded is decided here too: once, for whatever ranks share the tower.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from .options import Options
-from .selection import Shown, count
+from .selection import Shown, count, encoded
 
 COUNT = "sharpv_count"
 """Name under which (kept tokens, all tokens) of a video travel with its pixels, and stay when those are dropped."""
+ENCODED = "sharpv_encoded"
+"""Name under which the places of a video that are encoded do, where not all are."""
 
 
 class PrunedVideos:
@@ -50,13 +55,27 @@ class PrunedVideos:
             raise ValueError("sharpv prunes videos from their pixels: it does not take video_embeds")
         if "pixel_values_videos" in outputs:
             videos = self.videos(outputs)
-            counts = [[count(each, self.sharpv), each.frames * each.tokens] for each in videos]
-            outputs[COUNT] = torch.tensor(counts)
+            counts = [count(each, self.sharpv) for each in videos]
+            outputs[COUNT] = torch.tensor(
+                [[kept, each.frames * each.tokens] for kept, each in zip(counts, videos, strict=True)]
+            )
+            if self.sharpv.config.encoding.rule is not None:
+                outputs[ENCODED] = [encoded(each, self.sharpv, kept) for kept, each in zip(counts, videos, strict=True)]
         return outputs
+
+    def get_dummy_mm_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        """What vLLM profiles memory with: of its white videos all places but one are encoded, the most of a pass."""
+        inputs = super().get_dummy_mm_inputs(*args, **kwargs)  # type: ignore[misc]
+        for video in inputs["mm_kwargs"].get("video", []):
+            if video is not None and ENCODED in video:
+                video[ENCODED].data[:] = True
+                video[ENCODED].data[1:][-1:, -1:] = False
+        return inputs
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         fields = super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)  # type: ignore[misc]
-        return {**fields, COUNT: MultiModalFieldConfig.batched("video", keep_on_cpu=True)}
+        ours = MultiModalFieldConfig.batched("video", keep_on_cpu=True)
+        return {**fields, COUNT: ours} | ({} if self.sharpv.config.encoding.rule is None else {ENCODED: ours})
 
     def _get_prompt_updates(self, mm_items: Any, hf_processor_mm_kwargs: Any, out_mm_kwargs: Any) -> Sequence[Any]:
         updates = super()._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)  # type: ignore[misc]

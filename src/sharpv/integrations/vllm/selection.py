@@ -1,7 +1,8 @@
-"""How many tokens a video keeps, before the model has seen it, and which, once it has.
+"""What is decided of a video from its pixels, before the model has seen it, and which tokens it keeps once it has.
 
 vLLM fixes the length of a prompt when a request arrives, from pixels; features exist only in the engine. So the number
-is found first and the tokens are chosen to meet it. Everything here is torch and the library's own mathematics.
+is found first and the tokens are chosen to meet it; which patches are encoded is found with it, where the pixels are.
+Everything here is torch and the library's own mathematics.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...methods import Selection
-from ...methods.budget import Present, rank
+from ...methods.budget import Budget, Present, rank
 from ...methods.importance import frame_retention, surroundings
+from ...vision.pixels import Pixels
 from .options import Options
 
 
@@ -25,14 +28,22 @@ class Shown:
     """A video before it is encoded.
 
     Attributes:
-        frames: T.
-        tokens: N, a frame's.
+        pixels: as the tower's patches.
         looks: gives the pixels under each token, ``(T, N, P)``; it costs a pass over them.
     """
 
-    frames: int
-    tokens: int
+    pixels: Pixels
     looks: Callable[[], Tensor]
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.pixels)
+
+    @property
+    def tokens(self) -> int:
+        """N, a frame's."""
+        return self.pixels.tokens
 
 
 def count(video: Shown, options: Options) -> int:
@@ -56,6 +67,18 @@ def count(video: Shown, options: Options) -> int:
     return int(ceiling.counts(share.clamp(max=1.0), there).sum())
 
 
+def encoded(video: Shown, options: Options, total: int) -> Tensor | None:
+    """Which places of a video that keeps so many tokens go through the tower, ``(T, P)`` bool; None: all.
+
+    A place is a token where its patches go together, and a patch elsewhere.
+    """
+    rule, pixels = options.config.encoding.rule, video.pixels
+    if rule is None:
+        return None
+    chosen = rule.choose(pixels, _of_so_many(options.config.budget, total, video.frames * video.tokens))
+    return chosen[:, :: pixels.patches // pixels.tokens] if pixels.together else chosen
+
+
 def keep(features: Tensor, total: int, options: Options) -> Selection:
     """What a video of ``(T, N, D)`` features keeps by the configured method: exactly ``total`` tokens.
 
@@ -65,13 +88,18 @@ def keep(features: Tensor, total: int, options: Options) -> Selection:
     """
     frames, size, _ = features.shape
     finite = features.isfinite().all(dim=-1)
-    budget = options.config.budget
-    if budget.total(frames * size) != total:  # counted from pixels; as a share, which some methods read
-        budget = replace(budget, retention=total / (frames * size), max_tokens=None)
+    budget = _of_so_many(options.config.budget, total, frames * size)
     there = Present.everywhere(frames, size, features.device)
     selection = options.config.first.pick(features.nan_to_num(0.0, 0.0, 0.0), budget, there)
     worth = selection.keep.float() - 2.0 * ~finite
     return replace(selection, keep=(rank(worth.flatten()) < total).view_as(finite))
+
+
+def _of_so_many(budget: Budget, total: int, tokens: int) -> Budget:
+    """The budget at which this total is kept of a video."""
+    if budget.total(tokens) == total:
+        return budget
+    return replace(budget, retention=total / tokens, max_tokens=None)  # as a share, which some methods read
 
 
 def refuse_inexact(options: Options) -> None:
@@ -91,10 +119,27 @@ def refuse_inexact(options: Options) -> None:
         )
 
 
-def shown_patches(pixels: Tensor, grid: Sequence[int], merge: int) -> Shown:
-    """Qwen's video: ``(T * H * W, values)`` in the order of the merged tokens, ``merge^2`` patches a token."""
+def shown_patches(pixels: Tensor, grid: Sequence[int], merge: int, scale: Tensor | None = None) -> Shown:
+    """Qwen's video: ``(T * H * W, values)`` in the order of the merged tokens, ``merge^2`` patches a token.
+
+    Args:
+        scale: of each value, of bytes that vLLM leaves to the device to normalise.
+    """
     frames, tokens = grid[0], grid[1] * grid[2] // merge**2
-    return Shown(frames, tokens, lambda: _normal(pixels).reshape(frames, tokens, -1))
+    patches = Pixels(
+        pixels.view(frames, grid[1] * grid[2], -1),
+        (grid[1], grid[2]),
+        (grid[1] // merge, grid[2] // merge),
+        together=True,
+        scale=scale,
+    )
+    return Shown(patches, lambda: _normal(pixels).reshape(frames, tokens, -1))
+
+
+def pool_stride(config: Any) -> int:
+    """How many patches of a side go into a token of LLaVA's videos; a configuration that does not say means two."""
+    stride: int = getattr(config, "spatial_pool_stride", 2)
+    return stride
 
 
 def shown_pictures(pixels: Tensor, patch: int, stride: int) -> Shown:
@@ -112,7 +157,7 @@ def shown_pictures(pixels: Tensor, patch: int, stride: int) -> Shown:
             whole = functional.pad(whole, (0, short, 0, short), mode="replicate")
         return functional.unfold(whole, cell, stride=cell).transpose(1, 2)
 
-    return Shown(len(pixels), cells**2, looks)
+    return Shown(Pixels(pixels, (patches, patches), (cells, cells), "bilinear"), looks)
 
 
 def _normal(pixels: Tensor) -> Tensor:
