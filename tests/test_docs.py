@@ -25,7 +25,8 @@ from sharpv.methods import METHODS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARTS = ("tutorial", "how-to", "explanation")
-PAGES = [DOCS / "index.md", *sorted(page for part in PARTS for page in (DOCS / part).glob("*.md"))]
+README = DOCS.parent / "README.md"
+PAGES = [README, DOCS / "index.md", *sorted(page for part in PARTS for page in (DOCS / part).glob("*.md"))]
 HUB = {"Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
 """What a page may load, and the family of the small checkpoint in its place."""
 START = DOCS / "tutorial" / "qwen.md"
@@ -50,7 +51,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def name_of(page: Path) -> str:
-    return page.relative_to(DOCS).as_posix()
+    return page.relative_to(DOCS.parent).as_posix().removeprefix("docs/")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def run(page: Path, names: dict[str, object], languages: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
 def test_the_code_of_a_page_runs(page, here):
     names: dict[str, object] = {"__name__": "__main__"}
-    if page.parent.name != "tutorial":
+    if page.parent.name != "tutorial" and page != README:
         run(START, names, ("python",))
     if name_of(page) in NOT_RUN:
         run(page, names, ("bash",))

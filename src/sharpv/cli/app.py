@@ -57,6 +57,10 @@ def demo(
         with checking():
             written = demonstration.write(result, page)
         said = err if json_output else out
+        if not json_output:
+            out.print(
+                "\n[bold]On a clip of your own:[/]\n  " + "\n  ".join(map(escape, demonstration.NEXT)), soft_wrap=True
+            )
         said.print(f"\n[bold]what was kept, to look at:[/] {escape(written.resolve().as_uri())}", soft_wrap=True)
 
 

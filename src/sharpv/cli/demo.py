@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.table import Table
 from .. import embedded as models
 from .. import pocket
 from ..asking import Answer, answer, encode, load
+from ..config import Config
 from ..door import apply
 from ..evaluation import worlds
 from ..evaluation.worlds import World
@@ -23,14 +26,19 @@ from ..report import Report
 from ..video import read_video
 from ..video.clip import Clip
 from ..view import page as pages
+from ..words import percent, size
 from .terminal import printable
 
 QUESTIONS = 7
-BAR = 28
-SETTING = (
-    "SharpV as published, first stage (w = 1, the content decides how much), original positions. The second stage is "
-    "off (docs/explanation/findings.md says why)."
+FRAMES = 32
+"""As many as pocket was trained on."""
+SETTING = Config("sharpv+", retention=0.12, encode="kept")
+NEXT = (
+    'sharpv ask YOUR_CLIP "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.25 --compare --report kept.html',
+    "sharpv app",
 )
+"""What a user would type next."""
+LEVELS = "▁▂▃▄▅▆▇█", "12345678"
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Demonstration:
         return {
             "model": self.model,
             "clip": {"name": self.clip.source.name, "frames": len(self.clip.frames), "duration": self.clip.duration},
-            "setting": SETTING,
+            "setting": str(SETTING),
             "questions": [
                 {"text": each.text, "truth": each.truth, "dense": asdict(each.dense), "pruned": asdict(each.pruned)}
                 for each in self.questions
@@ -82,14 +90,14 @@ def run(name: str = "mover", embedded: str = "pocket") -> Demonstration:
         raise ValueError(f"the demo's models are {' and '.join(models.names())}, got {embedded!r}")
     path = pocket.sample_clip(name)
     facts = json.loads(path.with_suffix(".json").read_text())
-    clip = read_video(path, frames=facts["frames"])
+    clip = read_video(path, frames=FRAMES)
     model, processor = load(embedded)
     asked = [_spoken(question, worlds.of(processor)) for question in _pick(facts["questions"])]
     questions = []
     for index, question in enumerate([asked[0], *asked]):
         inputs = encode(model, processor, clip, question["prompt"])
         dense = answer(model, processor, inputs)
-        with apply(model) as pruning:
+        with apply(model, SETTING) as pruning:
             pruned = answer(model, processor, inputs)
         assert pruning.report is not None
         if index:
@@ -126,33 +134,49 @@ def _spoken(question: dict[str, Any], world: World | None) -> dict[str, Any]:
 
 def show(demonstration: Demonstration, console: Console) -> None:
     """Print it for a person."""
-    clip, report = demonstration.clip, demonstration.report
+    clip, report, asked = demonstration.clip, demonstration.report, demonstration.questions
     console.print(
-        f"[bold]{clip.source.name}[/]: {clip.duration:.1f} s, {len(clip.frames)} frames, decoded from mp4; "
-        f"model: {demonstration.model}, {demonstration.parameters / 1e6:.1f} million parameters"
+        f"[bold]{clip.source.name}[/], {clip.duration:.1f} s, {len(clip.frames)} frames; [bold]{demonstration.model}[/], "
+        f"{demonstration.parameters / 1e6:.1f} million parameters, which knows only a small synthetic world",
+        soft_wrap=True,
     )
-    console.print(f"[dim]{SETTING}[/]\n")
-    (video,) = report.videos
-    size = video.tokens_per_frame
-    full, empty = printable("█", "#"), printable("░", "-")
-    for frame, kept in enumerate(video.kept_per_frame, 1):
-        filled = round(BAR * kept / size)
-        bar = f"[green]{full * filled}[/][dim]{empty * (BAR - filled)}[/]"
-        console.print(f"  frame {frame:2d} {bar} {kept:2d} of {size} visual tokens kept")
-    table = Table("question", "dense", "SharpV", "truth", box=None, padding=(0, 2, 0, 0))
-    for question in demonstration.questions:
-        table.add_row(
-            escape(question.text),
-            _judged(question.dense.text, question.truth),
-            _judged(question.pruned.text, question.truth),
-            escape(question.truth),
-        )
-    console.print()
+    console.print(f"[dim]dense, and pruned: {escape(str(SETTING))}[/]\n", soft_wrap=True)
+    table = Table("question", "dense", "sharpv", "right answer", box=None, padding=(0, 2, 0, 0))
+    for question in asked:
+        said = (_judged(each.text, question.truth) for each in (question.dense, question.pruned))
+        table.add_row(escape(question.text), *said, escape(question.truth))
     console.print(table)
-    dense = sum(question.dense.seconds for question in demonstration.questions)
-    pruned = sum(question.pruned.seconds for question in demonstration.questions)
-    console.print(f"\n[bold]{escape(str(report))}[/]", soft_wrap=True)
-    console.print(f"time of all answers, on this machine: dense {dense:.2f} s, SharpV {pruned:.2f} s", soft_wrap=True)
+    (video,) = report.videos
+    console.print(f"\nkept of each frame, in time:  [green]{_spark(video.kept_per_frame)}[/]\n")
+    console.print(_figures(asked, report))
+    console.print(
+        "[dim]A model this small spends little on its language model; docs/explanation/speed.md has large ones.[/]",
+        soft_wrap=True,
+    )
+
+
+def _figures(asked: Sequence[Question], report: Report) -> Table:
+    """Dense beside pruned: what was right, what was read, how long it took."""
+    dense, pruned = ([getattr(each, name) for each in asked] for name in ("dense", "pruned"))
+    table = Table("", "dense", "sharpv", box=None, padding=(0, 2, 0, 0))
+    right = (sum(said.text == each.truth for said, each in zip(some, asked, strict=True)) for some in (dense, pruned))
+    table.add_row("right answers", *(f"{count} of {len(asked)}" for count in right))
+    table.add_row("visual tokens", f"{report.total:,}", f"{report.kept:,} (kept {percent(report.retention)})")
+    table.add_row("patches through the vision tower", "100.0 %", percent(report.encoded))
+    for label, value in (("time to first token", "first_token"), ("of that, vision", "vision")):
+        table.add_row(
+            label, *(f"{1000 * median(getattr(said, value) for said in some):.0f} ms" for some in (dense, pruned))
+        )
+    if report.kv_bytes is not None and report.dense_kv_bytes is not None:
+        table.add_row("KV cache at the end", size(report.dense_kv_bytes), size(report.kv_bytes))
+    return table
+
+
+def _spark(counts: Sequence[int]) -> str:
+    """A letter a frame, the higher the more it keeps."""
+    letters = LEVELS[0] if printable(LEVELS[0], "") else LEVELS[1]
+    most = max(*counts, 1)
+    return "".join(letters[(len(letters) - 1) * count // most] for count in counts)
 
 
 def _judged(text: str, truth: str) -> str:
