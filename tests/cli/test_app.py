@@ -218,7 +218,7 @@ def test_demo(name):
     tokens = facts["report"]["visual_tokens"]
     assert 0 < tokens["kept"] < tokens["total"] == 32 * 49
     right = {who: sum(q[who]["text"] == q["truth"] for q in facts["questions"]) for who in ("dense", "pruned")}
-    assert right["dense"] > len(facts["questions"]) / 2 and right["pruned"] > len(facts["questions"]) / 2
+    assert right["dense"] > len(facts["questions"]) / 2 and right["pruned"] >= right["dense"] - 2
 
 
 def test_demo_for_a_person_names_a_page(tmp_path, monkeypatch):
@@ -272,7 +272,7 @@ def test_any_encoding_of_the_terminal_will_do(command, encoding, tmp_path):
     assert done.returncode == 0, done.stderr.decode(encoding)
     text = done.stdout.decode(encoding)
     if command == "demo":
-        assert ("█" in text) == (encoding == "utf-8") and ("#" in text) == (encoding != "utf-8")
+        assert ("▁" in text) == (encoding == "utf-8") and ("1111" in text) == (encoding != "utf-8")
 
 
 def test_an_answer_that_the_terminal_cannot_show_is_no_error(clip, checkpoint):

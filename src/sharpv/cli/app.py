@@ -58,9 +58,8 @@ def demo(
             written = demonstration.write(result, page)
         said = err if json_output else out
         if not json_output:
-            out.print(
-                "\n[bold]On a clip of your own:[/]\n  " + "\n  ".join(map(escape, demonstration.NEXT)), soft_wrap=True
-            )
+            lines = "\n  ".join(map(escape, demonstration.NEXT))
+            out.print(f"\n[bold]On a clip of your own:[/]\n  {lines}", soft_wrap=True)
         said.print(f"\n[bold]what was kept, to look at:[/] {escape(written.resolve().as_uri())}", soft_wrap=True)
 
 

@@ -34,7 +34,7 @@ FRAMES = 32
 """As many as pocket was trained on."""
 SETTING = Config("sharpv+", retention=0.12, encode="kept")
 NEXT = (
-    'sharpv ask YOUR_CLIP "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.25 --compare --report kept.html',
+    'sharpv ask YOUR_CLIP "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.25 --report kept.html',
     "sharpv app",
 )
 """What a user would type next."""
@@ -136,8 +136,9 @@ def show(demonstration: Demonstration, console: Console) -> None:
     """Print it for a person."""
     clip, report, asked = demonstration.clip, demonstration.report, demonstration.questions
     console.print(
-        f"[bold]{clip.source.name}[/], {clip.duration:.1f} s, {len(clip.frames)} frames; [bold]{demonstration.model}[/], "
-        f"{demonstration.parameters / 1e6:.1f} million parameters, which knows only a small synthetic world",
+        f"[bold]{clip.source.name}[/], {clip.duration:.1f} s, {len(clip.frames)} frames; "
+        f"[bold]{demonstration.model}[/] "
+        f"({demonstration.parameters / 1e6:.1f} million parameters) knows only a small synthetic world",
         soft_wrap=True,
     )
     console.print(f"[dim]dense, and pruned: {escape(str(SETTING))}[/]\n", soft_wrap=True)
