@@ -44,6 +44,7 @@ class Run:
     def command(self) -> str:
         """What writes the page again."""
         extra = f" --model {self.model}" if self.model != "pocket" else ""
+        extra += f" --frames {self.frames}" if self.frames != 8 else ""
         extra += f" --retention {self.retention}" if self.retention is not None else ""
         return f"`python benchmarks/{self.script} {self.study} --videos {self.videos}{extra}`"
 
