@@ -11,7 +11,9 @@ import pytest
 import checkpoints
 from sharpv import pocket
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+SERVED = ("serve_and_ask",)
+"""Those that ask a server: tests/integrations/vllm runs them."""
+EXAMPLES = sorted(path for path in (Path(__file__).parents[1] / "examples").glob("*.py") if path.stem not in SERVED)
 CLIP, OTHER, QUESTION = pocket.sample_clip("mover"), pocket.sample_clip("cut"), "What happens?"
 CALLS = {
     "batch_of_clips": ([CLIP, OTHER], "mover.mp4, kept "),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import runpy
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,13 @@ def test_clips_are_answered_as_data_and_as_files(name, client):
     }
     assert len(answers) == 1
     assert answers <= {"plain", "striped", "checked", "cloudy"}
+
+
+def test_the_example_asks_it(address, capsys):
+    example = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "serve_and_ask.py"))
+    example["main"](FOLDER / "clips" / "mover.mp4", "What is the background ?", address)
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].strip() and "tokens, after pruning" in said
 
 
 def test_the_content_decides_what_a_prompt_costs(client):
