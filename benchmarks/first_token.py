@@ -101,7 +101,6 @@ def main(
     smoke: Annotated[bool, typer.Option(help="The smallest size, to see that it runs.")] = False,
 ) -> None:
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     model = build(
         architecture, device, dtype, 1 if smoke else layers, narrow=smoke and architecture.startswith("llava")
     )
@@ -123,6 +122,7 @@ def main(
             pruning.remove()
             timed[name].encoded = pruning.report.encoded  # type: ignore[union-attr]
 
+    @torch.no_grad()
     def plan(inputs: dict[str, Any]) -> None:
         config = sharpv.Config(retention=0.12, encode="kept")
         assert config.encoding.rule is not None

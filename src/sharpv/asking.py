@@ -37,6 +37,7 @@ class Answer:
         seconds: until the last token.
         first_token: until the first (TTFT); with beams, until all are there.
         vision: of that, until the language model began: the vision tower, and choosing what is kept.
+        cut: whether it ended because it was as long as allowed.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Answer:
     seconds: float
     first_token: float
     vision: float
+    cut: bool = False
 
 
 class FirstToken(BaseStreamer):
@@ -179,4 +181,8 @@ def answer(
         seconds = time.perf_counter() - start
     assert clock.began is not None
     text = processor.decode(new, skip_special_tokens=True).strip()
-    return Answer(text, len(new), seconds, seconds if clock.seen is None else clock.seen - start, clock.began - start)
+    ends = model.generation_config.eos_token_id
+    ended = bool(new) and new[-1] in (ends if isinstance(ends, list) else [ends])
+    first = seconds if clock.seen is None else clock.seen - start
+    cut = len(new) >= max_new_tokens and not ended
+    return Answer(text, len(new), seconds, first, clock.began - start, cut)

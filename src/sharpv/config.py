@@ -103,6 +103,8 @@ class Config:
         _known(changes)
         if isinstance(config, Config):
             return replace(config, **changes)
+        if "method" in changes:
+            raise TypeError(f"the method comes first, without a name: pass {changes['method']!r} in its place")
         return cls(config, **changes)
 
     @property

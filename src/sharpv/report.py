@@ -249,6 +249,8 @@ class Report:
         >>> pruning.report.save("report.html", clip)
         PosixPath('report.html')
         """
+        if Path(path).suffix not in (".html", ".htm"):
+            raise ValueError(f"a report is saved as a page, an .html file, got {str(path)!r}")
         made = page([Asked(self, question, answer, dense, note=note)], clip)
         target = Path(path)
         target.write_text(made, encoding="utf-8")

@@ -170,8 +170,10 @@ def test_sharpv_refuses_bad_parameters(options, message):
 
 def test_each_video_is_pruned_for_its_own_question(model, family, monkeypatch):
     asked: list[torch.Tensor] = []
-    about = CDPruner.about
-    monkeypatch.setattr(CDPruner, "about", lambda self, question: asked.append(question) or about(self, question))
+    about = CDPruner.for_question
+    monkeypatch.setattr(
+        CDPruner, "for_question", lambda self, question: asked.append(question) or about(self, question)
+    )
     prompts = [[10, 11, Clip(1), 12, 13], [10, Clip(2), 15], [14, 15, Clip(1)]]
     inputs = tiny.FAMILIES[family].inputs(prompts)
     trimmed = sharpv.trim(model, inputs, "cdpruner", retention=0.5)

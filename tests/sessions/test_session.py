@@ -174,6 +174,42 @@ def test_an_empty_question(pair, question):
         session.ask(question)
 
 
+def test_a_long_clip_is_continued_where_its_prompt_ends(pair):
+    """Qwen2.5-VL's time index runs ahead of the text's."""
+    model, processor = pair
+    clip = clip_of(48)
+    slow = Clip(clip.frames, clip.timestamps * 4, 0.5, 96.0, clip.source)
+    session = sharpv.Session(model, processor, slow, retention=0.4)
+    for question in QUESTIONS:
+        _, logits = shared(session, question)
+        _, expected = alone(model, processor, slow, question, retention=0.4)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (lambda session: session.ask(None), TypeError, "a question must be text, got NoneType"),
+        (lambda session: session.ask_all("Who?"), TypeError, "ask_all takes a list of questions, got the text 'Who"),
+        (lambda session: session.ask("Who?", num_beams=2), ValueError, "cannot generate with num_beams"),
+        (lambda session: session.ask_all(["Who?"], use_cache=False), ValueError, "cannot generate with use_cache"),
+        (lambda session: session.ask("Who?", streamer=object()), ValueError, "cannot generate with streamer"),
+        (lambda session: session.ask("Who?", prompt_lookup_num_tokens=2), ValueError, "with prompt_lookup_num_tokens"),
+    ],
+)
+def test_wrong_calls(pair, call, kind, sentence):
+    session = sharpv.Session(*pair, clip_of(), retention=0.4)
+    with pytest.raises(kind, match=sentence):
+        call(session)
+    assert session.ask_all([]) == []
+
+
+@pytest.mark.parametrize("clip", ["clip.mp4", [], [1]])
+def test_a_session_is_about_clips(pair, clip):
+    with pytest.raises(TypeError, match="a session is about what sharpv.read_video returns"):
+        sharpv.Session(*pair, clip)
+
+
 def test_a_question_that_holds_a_placeholder_is_refused(pair):
     session = sharpv.Session(*pair, clip_of(), retention=0.4)
     with pytest.raises(ValueError, match="a new image or video in a later turn"):

@@ -278,6 +278,29 @@ def test_a_pass_that_fails_leaves_nothing() -> None:
     assert RUNNING.get() is SEGMENTS.get() is None and not USERS and logits_of(model, inputs).equal(dense)
 
 
+@pytest.mark.parametrize("rule", ["changed", "kept"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen3_vl"])
+def test_broken_pixels_are_refused_as_without(family: str, value: float, rule: str) -> None:
+    model, inputs = tiny.build(family), still(tiny.build(family), tiny.FAMILIES[family].inputs(PROMPTS[:1]))
+    frames = split_videos(model, find_family(model), inputs)[0].frames
+    frames[2].view(-1)[5] = value
+    with pytest.raises(ValueError, match="features must be finite"):
+        logits_of(model, inputs, encode=rule)
+
+
+def test_gradient_checkpointing_of_the_tower_is_refused() -> None:
+    """Its layers would be run again without the hooks."""
+    model, inputs = tiny.make("llava_onevision"), tiny.FAMILIES["llava_onevision"].inputs(PROMPTS)
+    model.train()
+    model.gradient_checkpointing_enable()
+    with sharpv.apply(model, retention=0.4, encode="changed"):
+        with pytest.raises(ValueError, match="gradient checkpointing runs the vision tower's layers again"):
+            model(**inputs)
+        with torch.no_grad():
+            assert model(**inputs).logits.isfinite().all()
+
+
 def test_a_compiled_tower_is_refused() -> None:
     model, inputs = tiny.make("llava_onevision"), tiny.FAMILIES["llava_onevision"].inputs(PROMPTS)
     model.model.vision_tower.compile()

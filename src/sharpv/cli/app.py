@@ -86,6 +86,8 @@ def ask(
     with checking():
         from ..video import read_video
 
+        if not question.strip():
+            raise ValueError(f"a question must hold some text, got {question!r}")
         if check_encoding and config.encoding.rule is None:
             raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
         _require_page(page)
@@ -126,6 +128,8 @@ def ask(
     else:
         out.print(escape(pruned.text))
     out.print(f"[dim]{escape(str(report))}[/]", soft_wrap=True)
+    if pruned.cut:
+        err.print(f"[dim]cut after {pruned.tokens} tokens: --max-new-tokens allows more[/]")
     if checked is not None:
         out.print(f"[dim]check: {escape(str(checked))}[/]", soft_wrap=True)
     if note:
@@ -209,6 +213,8 @@ def calibrate(
     measured = f"mean KL in nats over {found.tokens} tokens of {found.answers} answers"
     rest = f"{found.together:.2g} when all but {len(found.keep)} of {len(found.harm)} layers forget"
     out.print(f"[dim]{measured}; {rest}[/]", soft_wrap=True)
+    if len(found.keep) == len(found.harm):
+        err.print("[yellow]no layer can forget the video here without harm: leave --memory off[/]")
     out.print(f"--memory layers:{'+'.join(map(str, found.keep))}")
 
 

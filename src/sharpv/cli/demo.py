@@ -33,6 +33,7 @@ QUESTIONS = 7
 FRAMES = 32
 """As many as pocket was trained on."""
 SETTING = Config("sharpv+", retention=0.12, encode="kept")
+NAME = "sharpv+, kept 12 %"
 NEXT = (
     'sharpv ask YOUR_CLIP "What happens?" --model Qwen/Qwen2.5-VL-3B-Instruct --retention 0.25 --report kept.html',
     "sharpv app",
@@ -142,7 +143,7 @@ def show(demonstration: Demonstration, console: Console) -> None:
         soft_wrap=True,
     )
     console.print(f"[dim]dense, and pruned: {escape(str(SETTING))}[/]\n", soft_wrap=True)
-    table = Table("question", "dense", "sharpv", "right answer", box=None, padding=(0, 2, 0, 0))
+    table = Table("question", "dense", NAME, "right answer", box=None, padding=(0, 2, 0, 0))
     for question in asked:
         said = (_judged(each.text, question.truth) for each in (question.dense, question.pruned))
         table.add_row(escape(question.text), *said, escape(question.truth))
@@ -159,7 +160,7 @@ def show(demonstration: Demonstration, console: Console) -> None:
 def _figures(asked: Sequence[Question], report: Report) -> Table:
     """Dense beside pruned: what was right, what was read, how long it took."""
     dense, pruned = ([getattr(each, name) for each in asked] for name in ("dense", "pruned"))
-    table = Table("", "dense", "sharpv", box=None, padding=(0, 2, 0, 0))
+    table = Table("", "dense", NAME, box=None, padding=(0, 2, 0, 0))
     right = (sum(said.text == each.truth for said, each in zip(some, asked, strict=True)) for some in (dense, pruned))
     table.add_row("right answers", *(f"{count} of {len(asked)}" for count in right))
     table.add_row("visual tokens", f"{report.total:,}", f"{report.kept:,} (kept {percent(report.retention)})")

@@ -62,7 +62,9 @@ def shorten(
 
 
 def last_position(positions: Tensor, shorter: Tensor, packed: bool) -> Tensor:
-    """The position after which text goes on, ``(..., B, 1)``.
+    """The position after which text goes on, ``(..., B, 1)``: that of the full prompt's last token.
+
+    On multimodal RoPE a prompt ends with text: a model's own rule places what follows a video.
 
     Args:
         positions: of the full prompt, as :func:`full_positions` gives them.
@@ -71,10 +73,7 @@ def last_position(positions: Tensor, shorter: Tensor, packed: bool) -> Tensor:
     """
     if packed:
         return shorter[..., -1:]
-    if positions.ndim == 2:
-        return positions[..., -1:]
-    # after a video text goes on behind its largest index in any direction; the text row has no gaps
-    end = positions[-3:].amax(dim=(0, -1))[None, :, None].expand(len(positions), -1, -1).clone()
-    if len(positions) == 4:
-        end[0] = shorter[0, :, -1:]
+    end = positions[..., -1:]
+    if len(positions) == 4 and positions.ndim == 3:  # the text row has no gaps
+        end = torch.cat([shorter[:1, :, -1:], end[1:]])
     return end

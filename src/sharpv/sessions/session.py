@@ -6,7 +6,7 @@ question goes on from a copy of that cache, which shares its tensors. What comes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,11 @@ from ..report import Report
 from ..request import copy_of, remember, request_on
 from ..video.clip import Clip
 
+NOT_HERE = (
+    "use_cache", "num_beams", "num_return_sequences", "prompt_lookup_num_tokens", "assistant_model",
+    "return_dict_in_generate", "streamer",
+)  # fmt: skip
+"""Ways of generating that need a prompt of their own: sharpv.apply and generate have them."""
 PROBES = "What?", "Is it so, or not?"
 """Questions that show where a prompt begins to differ."""
 
@@ -71,6 +76,8 @@ class Session:
         self.model, self.processor = unwrapped(model), processor
         self.config = Config.of(config, **options)
         self._clips = [clip] if isinstance(clip, Clip) else list(clip)
+        if not self._clips or not all(isinstance(each, Clip) for each in self._clips):
+            raise TypeError(f"a session is about what sharpv.read_video returns, one or several, got {clip!r:.80}")
         self._images, self._system = images, system
         inputs = [self._inputs(question) for question in PROBES]
         probes = [each["input_ids"][0] for each in inputs]
@@ -92,8 +99,13 @@ class Session:
         """Answer one question, greedily unless told otherwise; the session is left as it was.
 
         Args:
-            generation: as for ``generate``.
+            generation: as for ``generate``: sampling, penalties, limits.
+
+        Raises:
+            TypeError: a question that is no text.
+            ValueError: an empty question, or a way of generating that needs a prompt of its own (beams, assisted).
         """
+        _refuse(generation)
         inputs = self._question(question)
         with self._pruned() as pruning:
             said = answer(
@@ -105,6 +117,11 @@ class Session:
 
     def ask_all(self, questions: Sequence[str], max_new_tokens: int = 128, **generation: Any) -> list[str]:
         """Answer several questions as one batch, each as :meth:`ask` would; hybrid models one after the other."""
+        _refuse(generation)
+        if isinstance(questions, str):
+            raise TypeError(f"ask_all takes a list of questions, got the text {questions!r}: pass it to ask")
+        if not questions:
+            return []
         if find_family(self.model).hybrid:  # a state would read the padding between
             return [self.ask(question, max_new_tokens, **generation).text for question in questions]
         asked = [self._question(question) for question in questions]
@@ -147,6 +164,8 @@ class Session:
 
     def _question(self, question: str) -> BatchFeature:
         """The whole prompt's ids; of it the video's part is not processed again where that can be known beforehand."""
+        if not isinstance(question, str):
+            raise TypeError(f"a question must be text, got {type(question).__name__}")
         if not question.strip():
             raise ValueError(f"a question must hold some text, got {question!r}")
         if self._fixed is None:
@@ -183,6 +202,12 @@ class Session:
             for question, ids in zip(PROBES, probes, strict=True)
         )
         return self._fixed if same else None
+
+
+def _refuse(generation: Mapping[str, Any]) -> None:
+    for name in NOT_HERE:
+        if generation.get(name) not in (None, 1, True if name == "use_cache" else None):
+            raise ValueError(f"a session cannot generate with {name}: use sharpv.apply and the model's own generate")
 
 
 def repeated(cache: Cache, times: int, asked: Tensor) -> Cache:

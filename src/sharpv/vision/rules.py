@@ -112,11 +112,13 @@ class Changed(Rule):
         last = torch.zeros((), dtype=torch.long, device=standing.device)
         for frame in range(1, len(pixels)):
             look = pixels.look(frame)
-            changed = pixels.differ(look, standing) > threshold
+            squares = pixels.differ(look, standing)
+            changed = ~(squares <= threshold)
             whole = (changed.float().mean() > self.limit) & (settles[frame - 1] | (frame - last >= spacing))
             if piece is not None and frame % piece == 0:
                 whole = torch.ones_like(whole)
-            now = whole | (changed if wanted is None else changed & wanted[frame - 1])
+            # what is not finite is encoded, so that the features are refused as they always are
+            now = whole | (changed if wanted is None else changed & (wanted[frame - 1] | ~squares.isfinite()))
             last = torch.where(whole, frame, last)
             standing = pixels.put(standing, look, now)
             encoded.append(now)

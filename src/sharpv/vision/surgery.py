@@ -33,12 +33,19 @@ def packed_pass(model: PreTrainedModel, tower: Tower, encoded: Tensor, grid: tup
         grid: rows and columns of a frame's patches.
 
     Raises:
-        ValueError: a tower that is compiled.
+        ValueError: a tower that is compiled in place, or trained with gradient checkpointing.
     """
     module, (layers, taps) = tower.module(model), tower.parts(model)
     if any(getattr(each, "_compiled_call_impl", None) is not None for each in (module, *layers)):
         raise ValueError(
             "the vision tower is compiled, and encode= changes what runs in it: compile the language model"
+        )
+    if torch.is_grad_enabled() and any(
+        each.training and getattr(each, "gradient_checkpointing", False) for each in layers
+    ):
+        raise ValueError(
+            "gradient checkpointing runs the vision tower's layers again without what encode= does to them: "
+            "use encode='all', or turn it off"
         )
     windows, full = None, set(range(len(layers)))
     if tower.windows:
