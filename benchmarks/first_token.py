@@ -154,6 +154,7 @@ def main(
     planning = float(np.median(seconds["planning"]))
     cut = f", cut to {layers} layers of tower and language model" if layers else ""
     asked = f"--architecture {architecture}{f' --layers {layers}' if layers else ''} --rounds {rounds}"
+    asked += f" --dtype {dtype}" if dtype != "float32" else ""
     words = (
         f"Random weights{cut}, {dtype}, {machine(device, threads)}. {frames} pictures of {clip.name} and of two clips "
         f"made from it and in code, {given[first_clip]['input_ids'].shape[1]:,} prompt tokens. Vision is the tower, "
