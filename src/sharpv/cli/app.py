@@ -92,6 +92,8 @@ def ask(
             raise ValueError("--check-encoding has nothing to check: pass --encode changed or kept")
         _require_page(page)
         clip = read_video(video, frames=DEFAULT_FRAMES if frames is None and fps is None else frames, fps=fps)
+        if frames is not None and len(clip.frames) < frames:
+            err.print(f"[dim]the clip has {len(clip.frames)} frames, all of them are read; {frames} were asked for[/]")
     with working("loading the model"):
         from .. import apply, asking
 
