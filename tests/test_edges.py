@@ -271,3 +271,15 @@ def test_more_refusals(model, family):
         SharpV(mode="manual", threshold=float("nan"))
     with pytest.raises(ValueError, match="max_tokens must be a whole number"):
         sharpv.Budget(max_tokens=11.5)
+
+
+def test_a_text_config_may_know_neither_padding_nor_end():
+    """Qwen3-VL's has no such attribute where its file names none."""
+    model = tiny.make("qwen3_vl")
+    text = model.config.get_text_config()
+    for name in ("pad_token_id", "eos_token_id"):
+        vars(text).pop(name, None)
+    assert not hasattr(text, "eos_token_id")
+    inputs = tiny.FAMILIES["qwen3_vl"].inputs([[10, Clip(1), 12], [10, 11, Clip(2), 13]])
+    with sharpv.apply(model, retention=0.4) as pruning, torch.no_grad():
+        assert model(**inputs).logits.isfinite().all() and pruning.report is not None

@@ -41,7 +41,8 @@ def shorten(
     columns = kept_columns(keep, width)
     real = keep.gather(1, columns)
     text_config = model.config.get_text_config()
-    padding = next((i for i in (text_config.pad_token_id, text_config.eos_token_id) if isinstance(i, int)), 0)
+    known = (getattr(text_config, name, None) for name in ("pad_token_id", "eos_token_id"))  # some have neither
+    padding = next((token for token in known if isinstance(token, int)), 0)
     # a column that only fills up the row may have been a placeholder, which would ask for a feature
     shorter = {
         "input_ids": inputs["input_ids"].gather(1, columns).masked_fill(~real, padding),
