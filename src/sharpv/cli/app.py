@@ -15,7 +15,7 @@ from ..config import Config
 from ..embedded import names as embedded_names
 from . import lists
 from .configured import configured
-from .terminal import Json, checking, err, fail, out, replace_what_cannot_be_printed, working
+from .terminal import Json, checking, err, numbers, out, parts, replace_what_cannot_be_printed, working
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -247,7 +247,7 @@ def evaluate(
             plotting.check(plot)
             _require_folder("--plot", plot)
         _require_page(page)
-        rows = comparison.grid(_parts(methods), _numbers("--retentions", retentions))
+        rows = comparison.grid(parts(methods), numbers("--retentions", retentions))
     with working("looking at the videos"):
         compared = comparison.prepare(model, videos, frames, folder, device)
     with Progress(console=err, disable=not err.is_terminal) as progress:
@@ -288,14 +288,3 @@ def _require_folder(option: str, path: Path | None) -> None:
     """Refuse, before the work, a file that could not be written after it."""
     if path is not None and not path.resolve().parent.is_dir():
         raise ValueError(f"{option} {path}: there is no folder {path.parent}")
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in _parts(text)]
-    except ValueError:
-        fail(f"{option} takes numbers separated by commas, got {text!r}")

@@ -64,3 +64,16 @@ def working(text: str) -> Iterator[None]:
         except RuntimeError as error:  # torch.OutOfMemoryError among them
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             fail(f"{text} failed: {first}; what may help: {HELP}")
+
+
+def parts(text: str) -> list[str]:
+    """An option's entries, which commas part."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """The same as numbers; anything else ends the program."""
+    try:
+        return [float(part) for part in parts(text)]
+    except ValueError:
+        fail(f"{option} takes numbers separated by commas, got {text!r}")
