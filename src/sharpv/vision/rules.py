@@ -94,19 +94,24 @@ class Changed(Rule):
         )
 
     def choose(self, pixels: Pixels, budget: Budget, piece: int | None = None) -> Tensor:
-        return self._chain(pixels, None, 1, piece)
+        return self._chain(pixels, piece)
 
-    def _chain(self, pixels: Pixels, wanted: Tensor | None, spacing: int, piece: int | None) -> Tensor:
+    def _chain(
+        self,
+        pixels: Pixels,
+        piece: int | None,
+        wanted: Tensor | None = None,
+        cuts: Tensor | None = None,
+        spacing: int = 1,
+    ) -> Tensor:
         """Frame after frame against what stands there.
 
         Args:
             wanted: ``(T - 1, N)`` bool, the patches of frames 1 to T - 1 that may be encoded; None: all.
-            spacing: where everything moves, a frame is encoded whole so many frames after the last one.
+            cuts: ``(T - 1,)`` bool, frames at which a new scene begins; where everything moves, a frame is encoded
+                whole ``spacing`` frames after the last one. None: wherever most of a frame changed.
         """
         threshold = self.threshold**2
-        # a cut: most of this frame changed, and the next one stays like it. After the last frame nothing stays
-        shares = (pixels.steps > threshold).float().mean(1)
-        settles = (shares > self.limit) & (torch.cat([shares[1:], shares.new_ones(1)[: len(shares)]]) <= self.limit)
         standing = pixels.look(0)
         encoded = [torch.ones(pixels.patches, dtype=torch.bool, device=standing.device)]
         last = torch.zeros((), dtype=torch.long, device=standing.device)
@@ -114,7 +119,9 @@ class Changed(Rule):
             look = pixels.look(frame)
             squares = pixels.differ(look, standing)
             changed = ~(squares <= threshold)
-            whole = (changed.float().mean() > self.limit) & (settles[frame - 1] | (frame - last >= spacing))
+            whole = changed.float().mean() > self.limit
+            if cuts is not None:
+                whole &= cuts[frame - 1] | (frame - last >= spacing)
             if piece is not None and frame % piece == 0:
                 whole = torch.ones_like(whole)
             # what is not finite is encoded, so that the features are refused as they always are
@@ -164,4 +171,7 @@ class Kept(Changed):
         present = Present.everywhere(frames - 1, tokens, change.device)
         counts = Budget(share).counts(change.mean(1).sqrt(), present)
         wanted = pixels.read_by(keep_top(change, counts))
-        return self._chain(pixels, wanted, round(1 / share), piece)
+        # a cut: most of this frame changed, and the next one stays like it. After the last frame nothing stays
+        shares = (pixels.steps > self.threshold**2).float().mean(1)
+        cuts = (shares > self.limit) & (torch.cat([shares[1:], shares.new_ones(1)]) <= self.limit)
+        return self._chain(pixels, piece, wanted, cuts, round(1 / share))
